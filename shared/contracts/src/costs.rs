@@ -1,0 +1,232 @@
+//! Costs: where an export lies, what was read, and what it adds up to.
+
+use std::{fmt, str::FromStr};
+
+use rust_decimal::Decimal;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AccountId, ConnectionId, JobId, Region, TenantId,
+    message::{endpoint, message},
+};
+
+/// An exact amount of money or of use: decimal text on the wire, never a float.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Amount(Decimal);
+
+impl Amount {
+    #[must_use]
+    pub const fn new(amount: Decimal) -> Self {
+        Self(amount)
+    }
+
+    #[must_use]
+    pub const fn decimal(self) -> Decimal {
+        self.0
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl JsonSchema for Amount {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Amount".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$" })
+    }
+}
+
+/// A currency code of ISO 4217, such as `USD`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Currency(#[schemars(regex(pattern = "^[A-Z]{3}$"))] String);
+
+/// The text is not three capital letters.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a currency is three capital letters (ISO 4217), which this text is not")]
+pub struct ParseCurrencyError;
+
+impl FromStr for Currency {
+    type Err = ParseCurrencyError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseCurrencyError)
+        }
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Currency {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<str>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A calendar month of billing: `2018-11`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct BillingPeriod(#[schemars(regex(pattern = "^[0-9]{4}-(0[1-9]|1[0-2])$"))] String);
+
+/// The text is not a year and a month.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a billing period is a year and a month such as 2018-11, which this text is not")]
+pub struct ParsePeriodError;
+
+impl BillingPeriod {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for BillingPeriod {
+    type Err = ParsePeriodError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (year, month) = text.split_once('-').ok_or(ParsePeriodError)?;
+        let digits = |part: &str, length| part.len() == length && part.bytes().all(|b| b.is_ascii_digit());
+        let in_year = month.parse::<u8>().is_ok_and(|month| (1..=12).contains(&month));
+        if digits(year, 4) && digits(month, 2) && in_year { Ok(Self(text.to_owned())) } else { Err(ParsePeriodError) }
+    }
+}
+
+impl fmt::Display for BillingPeriod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for BillingPeriod {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<str>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The bucket and prefix under which a customer's cost export lies.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExportLocation {
+    /// S3's general-purpose [bucket naming rules](https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html): 3 to 63 of `[a-z0-9.-]`.
+    pub bucket: String,
+    /// Without leading or trailing slash; empty for the whole bucket. At most 512 characters of `[A-Za-z0-9!_.*'()/=-]`, no `..`.
+    #[serde(default)]
+    pub prefix: String,
+}
+
+impl ExportLocation {
+    /// Whether both parts keep to the rules above.
+    #[must_use]
+    pub fn is_well_formed(&self) -> bool {
+        let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let bucket = self.bucket.as_bytes();
+        let bucket_is_fine = (3..=63).contains(&bucket.len())
+            && edge(bucket.first())
+            && edge(bucket.last())
+            && bucket.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-' || *b == b'.')
+            && !self.bucket.contains("..");
+        let prefix_is_fine = self.prefix.len() <= 512
+            && self.prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"!_.*'()/=-".contains(&b))
+            && !self.prefix.contains("..")
+            && !self.prefix.starts_with('/')
+            && !self.prefix.ends_with('/');
+        bucket_is_fine && prefix_is_fine
+    }
+}
+
+/// What one currency adds up to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CostTotal {
+    pub currency: Currency,
+    /// Sum of FOCUS `BilledCost`.
+    pub billed: Amount,
+    /// Sum of FOCUS `EffectiveCost`.
+    pub effective: Amount,
+}
+
+/// Read the export of this connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IngestCosts {
+    pub job: JobId,
+    pub tenant: TenantId,
+    pub connection: ConnectionId,
+    pub account: AccountId,
+    pub region: Region,
+    pub export: ExportLocation,
+}
+
+message!(IngestCosts { type: "rolebridge.internal.ingest-costs.v1", subject: "rolebridge.internal.v1.jobs.cost.*.*", stream: Jobs,
+    producer: "cost-ingestion", keys: [tenant, connection], summary: "Job: read the cost export of this connection." });
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CostsIngested {
+    pub tenant: TenantId,
+    pub connection: ConnectionId,
+    pub account: AccountId,
+    /// The billing periods that were written anew.
+    pub periods: Vec<BillingPeriod>,
+    pub rows: u64,
+    pub totals: Vec<CostTotal>,
+}
+
+message!(CostsIngested { type: "rolebridge.costs.ingested.v1", subject: "rolebridge.events.v1.costs.ingested.*.*", stream: CostsEvents,
+    producer: "cost-ingestion", keys: [tenant, connection], summary: "Billing periods were written to the cost table and can be queried." });
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CostsFailed {
+    pub tenant: TenantId,
+    pub connection: ConnectionId,
+    /// What happened, to which object, and what to do.
+    pub reason: String,
+}
+
+message!(CostsFailed { type: "rolebridge.costs.failed.v1", subject: "rolebridge.events.v1.costs.failed.*.*", stream: CostsEvents,
+    producer: "cost-ingestion", keys: [tenant, connection], summary: "An export could not be read; nothing of it was written." });
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QueryCostsRequest {
+    /// Only this connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<ConnectionId>,
+    /// Only this billing period.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<BillingPeriod>,
+    /// The dearest so many services, the rest summed up as `(other)`; 1 to 200, 50 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ServiceCost {
+    /// FOCUS `ServiceName`.
+    pub service: String,
+    pub currency: Currency,
+    pub billed: Amount,
+    pub effective: Amount,
+    pub rows: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CostsByService {
+    pub rows: u64,
+    pub periods: Vec<BillingPeriod>,
+    pub totals: Vec<CostTotal>,
+    /// Dearest first, by billed cost; currencies are never added up.
+    pub by_service: Vec<ServiceCost>,
+}
+
+endpoint!(QueryCosts { service: "cost-ingestion", name: "costs-query", subject: "rolebridge.rpc.v1.costs.query.*", keys: (tenant: TenantId),
+    request: QueryCostsRequest, response: CostsByService, summary: "Adds up a tenant's costs by service." });

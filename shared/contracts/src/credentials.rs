@@ -1,0 +1,143 @@
+//! Credentials: asked for by request-reply, answered sealed to the requester's key.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{AccountId, ConnectionId, Region, RoleArn, SealedBox, SealingKey, TenantId, Timestamp, message::endpoint};
+
+/// A named, least-privilege use of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// Read the cost export that the stack named, and what finds it.
+    CostRead,
+}
+
+impl Purpose {
+    pub const ALL: [Self; 1] = [Self::CostRead];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CostRead => "cost-read",
+        }
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// There is no purpose of this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no purpose of this name; there is: cost-read")]
+pub struct UnknownPurpose;
+
+impl std::str::FromStr for Purpose {
+    type Err = UnknownPurpose;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|purpose| purpose.as_str() == text).ok_or(UnknownPurpose)
+    }
+}
+
+/// Tenant, connection and purpose stand in the subject, where NATS permissions can see them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IssueRequest {
+    /// The requester's public X25519 key: the answer is sealed to it.
+    pub requester_key: SealingKey,
+    /// Who asks, for the audit and the session name: 2 to 32 characters of `[\w+=,.@-]`.
+    pub requester: String,
+    /// Seconds the session should last, 900 to 3,600; role chaining ends at 3,600, so more is clamped. 3,600 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_s: Option<u32>,
+    /// Never hand out credentials with fewer seconds left than this, 0 to 3,000; 300 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_remaining_s: Option<u32>,
+}
+
+/// Everything about the credentials but the credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IssuedCredentials {
+    pub tenant: TenantId,
+    pub connection: ConnectionId,
+    pub purpose: Purpose,
+    pub account: AccountId,
+    pub role_arn: RoleArn,
+    pub region: Region,
+    pub expires_at: Timestamp,
+    /// The broker's public key. The requester compares it with the one it has pinned and opens the box with *that* one.
+    pub broker_key: SealingKey,
+    /// [`SealedCredentials`] as JSON, sealed by the broker's key to the requester's.
+    pub sealed: SealedBox,
+}
+
+/// What is in the box. Tenant, connection and purpose are repeated inside, so that an answer cannot be passed off as another's.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+pub struct SealedCredentials {
+    pub tenant: TenantId,
+    pub connection: ConnectionId,
+    pub purpose: Purpose,
+    pub access_key_id: String,
+    pub secret_access_key: SecretText,
+    pub session_token: SecretText,
+    pub expires_at: Timestamp,
+}
+
+impl fmt::Debug for SealedCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealedCredentials({} of {}, until {})", self.purpose, self.connection, self.expires_at)
+    }
+}
+
+/// Text that is not printed and is wiped when dropped; written out only by serializing what holds it.
+#[derive(Clone)]
+pub struct SecretText(SecretString);
+
+impl SecretText {
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text.into())
+    }
+
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretText(..)")
+    }
+}
+
+impl Serialize for SecretText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.expose())
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+impl JsonSchema for SecretText {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SecretText".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "writeOnly": true })
+    }
+}
+
+endpoint!(IssueCredentials { service: "role-chain-broker", name: "credentials-issue", subject: "rolebridge.rpc.v1.credentials.issue.*.*.*",
+    keys: (purpose: Purpose, tenant: TenantId, connection: ConnectionId),
+    request: IssueRequest, response: IssuedCredentials, summary: "Gives short-lived credentials for one connection and purpose, sealed to the requester." });

@@ -1,0 +1,111 @@
+//! Enrollments: offers to connect.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AccountId, CallbackToken, EnrollmentId, ExternalId, Page, PageRequest, Region, TenantId, Timestamp,
+    costs::ExportLocation,
+    message::{endpoint, message},
+    tenant::{Empty, WithReason},
+};
+
+/// How many accounts an offer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnrollmentKind {
+    /// One account; the token works once.
+    Account,
+    /// Every account of an organization (StackSet); the token works while the enrollment is open.
+    Organization,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnrollmentState {
+    Open,
+    /// An account enrollment whose token has been used.
+    Used,
+    Cancelled,
+    Expired,
+}
+
+/// An offer to connect, as the registry keeps it: without token and external ID.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Enrollment {
+    pub enrollment: EnrollmentId,
+    pub tenant: TenantId,
+    pub kind: EnrollmentKind,
+    pub state: EnrollmentState,
+    /// The region in which the stack must be launched.
+    pub region: Region,
+    /// When set, only this account may use the offer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountId>,
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+/// There is no field for an external ID: it is the registry's to choose, always.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateEnrollmentRequest {
+    pub kind: EnrollmentKind,
+    /// One of the regions in which the provider has a topic; the first when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<Region>,
+    /// Restricts the offer to one account. Not for organizations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountId>,
+    /// Where the customer's cost export lies, if that is known; it becomes the stack's parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_export: Option<ExportLocation>,
+    /// Seconds that the offer stands, 60 to 2,592,000 (30 days); 86,400 (a day) when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_s: Option<u32>,
+}
+
+/// The offer as it is shown to the customer, once: the token is not kept in clear anywhere.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct EnrollmentOffer {
+    #[serde(flatten)]
+    pub enrollment: Enrollment,
+    pub external_id: ExternalId,
+    pub callback_token: CallbackToken,
+    /// Opens the CloudFormation console with everything filled in.
+    pub quick_create_url: String,
+    /// The same as one `aws cloudformation create-stack` command; for an organization the StackSet commands, one a line.
+    pub commands: Vec<String>,
+    /// The stack's parameters by name, for those who launch it by their own means.
+    pub parameters: std::collections::BTreeMap<String, String>,
+}
+
+endpoint!(CreateEnrollment { service: "tenant-registry", name: "enrollments-create", subject: "rolebridge.rpc.v1.enrollments.create.*", keys: (tenant: TenantId),
+    request: CreateEnrollmentRequest, response: EnrollmentOffer, summary: "Makes an offer to connect. The callback token is shown in this reply alone." });
+endpoint!(GetEnrollment { service: "tenant-registry", name: "enrollments-get", subject: "rolebridge.rpc.v1.enrollments.get.*.*", keys: (tenant: TenantId, enrollment: EnrollmentId),
+    request: Empty, response: Enrollment, summary: "Gives one enrollment." });
+endpoint!(ListEnrollments { service: "tenant-registry", name: "enrollments-list", subject: "rolebridge.rpc.v1.enrollments.list.*", keys: (tenant: TenantId),
+    request: PageRequest, response: Page<Enrollment>, summary: "Lists a tenant's enrollments, oldest first." });
+endpoint!(CancelEnrollment { service: "tenant-registry", name: "enrollments-cancel", subject: "rolebridge.rpc.v1.enrollments.cancel.*.*", keys: (tenant: TenantId, enrollment: EnrollmentId),
+    request: WithReason, response: Enrollment, summary: "Withdraws an open offer; a used one stays as it is. Repeatable." });
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EnrollmentCreated {
+    pub tenant: TenantId,
+    pub enrollment: EnrollmentId,
+    pub kind: EnrollmentKind,
+    pub expires_at: Timestamp,
+}
+
+message!(EnrollmentCreated { type: "rolebridge.enrollment.created.v1", subject: "rolebridge.events.v1.enrollment.created.*", stream: EnrollmentEvents,
+    producer: "tenant-registry", keys: [tenant], summary: "An offer to connect was made to a tenant." });
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EnrollmentCancelled {
+    pub tenant: TenantId,
+    pub enrollment: EnrollmentId,
+    pub reason: String,
+}
+
+message!(EnrollmentCancelled { type: "rolebridge.enrollment.cancelled.v1", subject: "rolebridge.events.v1.enrollment.cancelled.*", stream: EnrollmentEvents,
+    producer: "tenant-registry", keys: [tenant], summary: "An offer was withdrawn before it was used." });

@@ -1,0 +1,88 @@
+//! The error that a requester sees: one small code set for all endpoints.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What kind of refusal; what a program decides by. `Nats-Service-Error-Code` carries [`ErrorCode::number`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// The request has not the form that the endpoint's schema asks for. Mend it; trying again is no use.
+    InvalidRequest,
+    /// The requester, or the tenant at this time, may not do this.
+    Denied,
+    /// There is no such thing, or not for this tenant.
+    NotFound,
+    /// It contradicts what is there already.
+    Conflict,
+    /// The connection is not in a state that allows it.
+    NotVerified,
+    /// Too much at once: try again after `retry_after_ms`.
+    Throttled,
+    /// A fault of ours.
+    Internal,
+    /// Something that is needed is not there yet or not reachable: try again after `retry_after_ms`.
+    Unavailable,
+}
+
+impl ErrorCode {
+    /// The number sent as `Nats-Service-Error-Code`; HTTP's, for those who know them.
+    #[must_use]
+    pub const fn number(self) -> usize {
+        match self {
+            Self::InvalidRequest => 400,
+            Self::Denied => 403,
+            Self::NotFound => 404,
+            Self::Conflict => 409,
+            Self::NotVerified => 412,
+            Self::Throttled => 429,
+            Self::Internal => 500,
+            Self::Unavailable => 503,
+        }
+    }
+
+    /// As it stands on the wire: `not-verified`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid-request",
+            Self::Denied => "denied",
+            Self::NotFound => "not-found",
+            Self::Conflict => "conflict",
+            Self::NotVerified => "not-verified",
+            Self::Throttled => "throttled",
+            Self::Internal => "internal",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl std::fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The body of an error reply. The message says what happened, to what, and what to do; it holds no secret and no source chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct ErrorReply {
+    pub code: ErrorCode,
+    pub message: String,
+    /// Milliseconds after which the same request may succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
+
+impl ErrorReply {
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after_ms: None }
+    }
+
+    #[must_use]
+    pub fn retry_after(mut self, milliseconds: u64) -> Self {
+        self.retry_after_ms = Some(milliseconds);
+        self
+    }
+}
