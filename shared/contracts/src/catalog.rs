@@ -1,23 +1,34 @@
 //! Every contract there is, for the generators and for the checks that none is forgotten.
 
-use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Audience, CloudEvent, Endpoint, Message, Stream, audit, callback, connection, costs, credentials, enrollment, tenant, verification,
+    Audience, CloudEvent, Endpoint, EnvelopeError, ErrorReply, Message, Stream, audit, callback, connection, costs, credentials,
+    enrollment, tenant, verification,
 };
+
+/// One JSON document that crosses NATS.
+#[derive(Clone, Copy)]
+pub struct Body {
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+    /// Decodes it as a program of ours would, and writes it out again. Only for tests and tools: what is secret in it comes out in clear.
+    pub recode: fn(&[u8]) -> Result<Vec<u8>, EnvelopeError>,
+}
 
 /// What is known of a [`Message`] without one at hand.
 pub struct MessageContract {
     pub kind: &'static str,
     pub subject: &'static str,
+    pub keys: &'static [&'static str],
     pub stream: Stream,
     pub producer: &'static str,
     pub summary: &'static str,
     pub audience: Audience,
-    /// The schema of the whole envelope.
-    pub schema: fn(&mut SchemaGenerator) -> Schema,
-    /// Whether these bytes decode as this message.
-    pub decodes: fn(&[u8]) -> Result<(), crate::EnvelopeError>,
+    /// The whole envelope.
+    pub envelope: Body,
 }
 
 /// What is known of an [`Endpoint`].
@@ -25,21 +36,28 @@ pub struct EndpointContract {
     pub service: &'static str,
     pub name: &'static str,
     pub subject: &'static str,
+    pub keys: &'static [&'static str],
     pub summary: &'static str,
-    pub request: fn(&mut SchemaGenerator) -> Schema,
-    pub response: fn(&mut SchemaGenerator) -> Schema,
+    pub request: Body,
+    pub response: Body,
 }
 
 fn message<T: Message>() -> MessageContract {
     MessageContract {
         kind: T::TYPE,
         subject: T::SUBJECT,
+        keys: T::KEYS,
         stream: T::STREAM,
         producer: T::PRODUCER,
         summary: T::SUMMARY,
         audience: T::audience(),
-        schema: |generator| generator.root_schema_for::<CloudEvent<T>>(),
-        decodes: |bytes| CloudEvent::<T>::decode(bytes).map(|_| ()),
+        envelope: Body {
+            schema: |generator| generator.root_schema_for::<CloudEvent<T>>(),
+            recode: |bytes| {
+                let written = CloudEvent::<T>::decode(bytes)?.encode();
+                written.map_err(|source| EnvelopeError::Malformed { expected: T::TYPE, source })
+            },
+        },
     }
 }
 
@@ -48,9 +66,21 @@ fn endpoint<E: Endpoint>() -> EndpointContract {
         service: E::SERVICE,
         name: E::NAME,
         subject: E::SUBJECT,
+        keys: E::KEYS,
         summary: E::SUMMARY,
-        request: |generator| generator.root_schema_for::<E::Request>(),
-        response: |generator| generator.root_schema_for::<E::Response>(),
+        request: body::<E::Request>(),
+        response: body::<E::Response>(),
+    }
+}
+
+fn body<T: Serialize + DeserializeOwned + JsonSchema>() -> Body {
+    Body {
+        schema: |generator| generator.root_schema_for::<T>(),
+        recode: |bytes| {
+            let decoded = serde_json::from_slice::<T>(bytes);
+            let written = decoded.and_then(|value| serde_json::to_vec(&value));
+            written.map_err(|source| EnvelopeError::Malformed { expected: std::any::type_name::<T>(), source })
+        },
     }
 }
 
@@ -59,6 +89,26 @@ fn endpoint<E: Endpoint>() -> EndpointContract {
 pub fn generator() -> SchemaGenerator {
     SchemaSettings::draft07().into_generator()
 }
+
+/// Every document by its name, which is also the name of its schema file and the first part of its golden files' names:
+/// a message's type, an endpoint's name with `.request` or `.response`, the error reply, and what is in the box of issued credentials.
+#[must_use]
+pub fn bodies() -> BTreeMap<String, Body> {
+    let messages = messages().into_iter().map(|message| (message.kind.to_owned(), message.envelope));
+    let endpoints = endpoints().into_iter().flat_map(|endpoint| {
+        [(format!("{}.request", endpoint.name), endpoint.request), (format!("{}.response", endpoint.name), endpoint.response)]
+    });
+    let others = [
+        (ERROR_REPLY.to_owned(), body::<ErrorReply>()),
+        (SEALED_CREDENTIALS.to_owned(), body::<credentials::SealedCredentials>()),
+    ];
+    messages.chain(endpoints).chain(others).collect()
+}
+
+/// The name of the error reply among the [`bodies`].
+pub const ERROR_REPLY: &str = "error-reply";
+/// The name of what is in the box of issued credentials.
+pub const SEALED_CREDENTIALS: &str = "sealed-credentials";
 
 /// Every message.
 #[must_use]

@@ -26,6 +26,18 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// The whole set.
+    pub const ALL: [Self; 8] = [
+        Self::InvalidRequest,
+        Self::Denied,
+        Self::NotFound,
+        Self::Conflict,
+        Self::NotVerified,
+        Self::Throttled,
+        Self::Internal,
+        Self::Unavailable,
+    ];
+
     /// The number sent as `Nats-Service-Error-Code`; HTTP's, for those who know them.
     #[must_use]
     pub const fn number(self) -> usize {

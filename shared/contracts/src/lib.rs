@@ -13,6 +13,7 @@ pub mod credentials;
 pub mod enrollment;
 mod envelope;
 mod error;
+pub mod generate;
 mod ids;
 mod message;
 mod page;

@@ -85,6 +85,8 @@ pub trait Message: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'st
     const TYPE: &'static str;
     /// The subject, with `*` where tenant, connection and the like stand.
     const SUBJECT: &'static str;
+    /// What stands for each `*`, in order: `tenant`, `connection`, ...
+    const KEYS: &'static [&'static str];
     /// The stream that stores it.
     const STREAM: Stream;
     /// The service that publishes it.
@@ -109,6 +111,8 @@ pub trait Endpoint: Send + Sync + 'static {
     const NAME: &'static str;
     /// The subject, with `*` where what is authorised stands (tenant, connection, purpose).
     const SUBJECT: &'static str;
+    /// What stands for each `*`, in order.
+    const KEYS: &'static [&'static str];
     /// One sentence for readers of the AsyncAPI document.
     const SUMMARY: &'static str;
     type Request: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static;
@@ -121,6 +125,7 @@ macro_rules! message {
         impl $crate::Message for $name {
             const TYPE: &'static str = $type;
             const SUBJECT: &'static str = $subject;
+            const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
             const STREAM: $crate::Stream = $crate::Stream::$stream;
             const PRODUCER: &'static str = $producer;
             const SUMMARY: &'static str = $summary;
@@ -143,6 +148,7 @@ macro_rules! endpoint {
             const SERVICE: &'static str = $service;
             const NAME: &'static str = $endpoint;
             const SUBJECT: &'static str = $subject;
+            const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
             const SUMMARY: &'static str = $summary;
             type Request = $request;
             type Response = $response;
