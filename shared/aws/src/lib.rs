@@ -1,1 +1,10 @@
-//! (to be written)
+//! How our services speak to AWS: one way to set the SDK up, one way to read what went wrong.
+//!
+//! What must not live here: contracts, NATS, any client of one service, any decision. Identities (`RoleArn`, `Region`, ...) are in `arn`.
+
+mod config;
+mod failure;
+
+pub use aws_config::SdkConfig;
+pub use config::{Patience, sdk_config, sdk_config_with};
+pub use failure::{Failure, FailureKind, Unclear, classify, error_code, request_id};
