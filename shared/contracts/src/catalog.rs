@@ -6,17 +6,20 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Audience, CloudEvent, Endpoint, EnvelopeError, ErrorReply, Message, Stream, audit, callback, connection, costs, credentials,
-    enrollment, tenant, verification,
+    Audience, CloudEvent, Endpoint, EnvelopeError, ErrorReply, Message, Stream, audit, callback, connection, costs,
+    credentials, enrollment, tenant, verification,
 };
 
 /// One JSON document that crosses NATS.
 #[derive(Clone, Copy)]
 pub struct Body {
-    pub schema: fn(&mut SchemaGenerator) -> Schema,
+    pub schema: SchemaOf,
     /// Decodes it as a program of ours would, and writes it out again. Only for tests and tools: what is secret in it comes out in clear.
     pub recode: fn(&[u8]) -> Result<Vec<u8>, EnvelopeError>,
 }
+
+/// Writes a schema with a generator.
+pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
 /// What is known of a [`Message`] without one at hand.
 pub struct MessageContract {
@@ -61,7 +64,9 @@ fn message<T: Message>() -> MessageContract {
     }
 }
 
-fn endpoint<E: Endpoint>() -> EndpointContract {
+/// What is known of `E`.
+#[must_use]
+pub fn endpoint<E: Endpoint>() -> EndpointContract {
     EndpointContract {
         service: E::SERVICE,
         name: E::NAME,
@@ -96,7 +101,10 @@ pub fn generator() -> SchemaGenerator {
 pub fn bodies() -> BTreeMap<String, Body> {
     let messages = messages().into_iter().map(|message| (message.kind.to_owned(), message.envelope));
     let endpoints = endpoints().into_iter().flat_map(|endpoint| {
-        [(format!("{}.request", endpoint.name), endpoint.request), (format!("{}.response", endpoint.name), endpoint.response)]
+        [
+            (format!("{}.request", endpoint.name), endpoint.request),
+            (format!("{}.response", endpoint.name), endpoint.response),
+        ]
     });
     let others = [
         (ERROR_REPLY.to_owned(), body::<ErrorReply>()),

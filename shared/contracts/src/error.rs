@@ -53,6 +53,12 @@ impl ErrorCode {
         }
     }
 
+    /// The code of this text, or `None` when there is none.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == text)
+    }
+
     /// As it stands on the wire: `not-verified`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -75,7 +81,8 @@ impl std::fmt::Display for ErrorCode {
     }
 }
 
-/// The body of an error reply. The message says what happened, to what, and what to do; it holds no secret and no source chain.
+/// An error reply. It has no body: the message is the header `Nats-Service-Error`, [`ErrorCode::number`] the header `Nats-Service-Error-Code`
+/// (both ADR-32), the code's text and the milliseconds are the headers below. The message says what happened, to what, and what to do; it holds no secret and no source chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct ErrorReply {
@@ -87,6 +94,11 @@ pub struct ErrorReply {
 }
 
 impl ErrorReply {
+    /// Header with [`ErrorCode::as_str`].
+    pub const CODE_HEADER: &'static str = "Rolebridge-Error";
+    /// Header with `retry_after_ms`, if there is one.
+    pub const RETRY_HEADER: &'static str = "Rolebridge-Retry-After-Ms";
+
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry_after_ms: None }

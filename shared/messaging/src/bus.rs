@@ -1,0 +1,101 @@
+//! A connection to NATS with what every service does over it.
+
+use async_nats::{
+    Client,
+    connection::State,
+    jetstream::{self, context::CreateKeyValueErrorKind, kv},
+};
+
+use crate::{ConnectError, NatsConfig, connection::Watcher};
+
+/// A connection. Cheap to clone; all clones share it.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    pub(crate) client: Client,
+    pub(crate) jetstream: jetstream::Context,
+    pub(crate) replicas: usize,
+    pub(crate) user: &'static str,
+}
+
+/// An operation on streams or buckets that the server refused or did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {name} on NATS: {hint}")]
+pub struct BusError {
+    operation: &'static str,
+    name: String,
+    hint: &'static str,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl BusError {
+    pub(crate) fn new<E: std::error::Error + Send + Sync + 'static>(operation: &'static str, name: impl Into<String>, source: E) -> Self {
+        let hint = "check that JetStream is on and that this user may do it (deploy/nats)";
+        Self { operation, name: name.into(), hint, source: Box::new(source) }
+    }
+}
+
+impl Bus {
+    /// Connects as `user`, which also names the private inbox: `_INBOX_<user>.>`.
+    ///
+    /// # Errors
+    /// When the seed file is no good, or the server is not there or refuses us. Later losses are reconnected without end.
+    pub async fn connect(config: &NatsConfig, user: &'static str) -> Result<Self, ConnectError> {
+        let watcher = Watcher::new();
+        let options = config.options(user)?.event_callback(move |event| {
+            watcher.saw(&event);
+            std::future::ready(())
+        });
+        let connect_error = |source| ConnectError::Connect { url: config.display_url(), source };
+        let client = options.connect(config.nats_url.as_str()).await.map_err(connect_error)?;
+        let jetstream = jetstream::new(client.clone());
+        Ok(Self { client, jetstream, replicas: usize::from(config.nats_replicas), user })
+    }
+
+    /// Whether the connection stands at this moment.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    #[must_use]
+    pub fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
+    }
+
+    /// The bucket `name`, made if need be with `history` values per key (1 to 64).
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn key_value(&self, name: &'static str, history: u8) -> Result<kv::Store, BusError> {
+        if let Ok(store) = self.jetstream.get_key_value(name).await {
+            return Ok(store);
+        }
+        let config = kv::Config {
+            bucket: name.to_owned(),
+            history: i64::from(history),
+            num_replicas: self.replicas,
+            ..kv::Config::default()
+        };
+        match self.jetstream.create_key_value(config).await {
+            Ok(store) => Ok(store),
+            // Another instance was faster.
+            Err(error) if error.kind() == CreateKeyValueErrorKind::BucketCreate => {
+                self.jetstream.get_key_value(name).await.map_err(|source| BusError::new("opening the bucket", name, source))
+            }
+            Err(error) => Err(BusError::new("making the bucket", name, error)),
+        }
+    }
+
+    /// Sends what is buffered and closes the connection.
+    pub async fn close(&self) {
+        if let Err(error) = self.client.drain().await {
+            tracing::warn!(%error, "the NATS connection could not be drained");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Sealed boxes between two X25519 keys (nkeys `xkv1`, Curve25519 with XSalsa20-Poly1305).
+//!
+//! A box is authentic: it opens only with the public key of whoever sealed it, which is why a requester pins the broker's.
+
+use std::{fmt, io, path::Path};
+
+use contracts::{ParseSecretError, SealedBox, SealingKey};
+use nkeys::XKey;
+use zeroize::Zeroizing;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    #[error("cannot read the X25519 seed file {path}: make one with the program's keygen command")]
+    Read {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write the X25519 seed file {path}")]
+    Write {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} holds no X25519 seed (SX...): make one with the program's keygen command")]
+    NoSeed { path: String },
+    #[error("the public X25519 key is malformed")]
+    Key,
+    #[error("the box could not be sealed")]
+    Seal,
+    #[error("the box does not open with these keys: it was sealed by or for another, or changed on the way")]
+    Open,
+}
+
+impl From<ParseSecretError> for SealError {
+    fn from(_: ParseSecretError) -> Self {
+        Self::Key
+    }
+}
+
+/// A private X25519 key.
+pub struct SealSeed {
+    key: XKey,
+    public: SealingKey,
+}
+
+impl fmt::Debug for SealSeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealSeed(of {})", self.public)
+    }
+}
+
+impl SealSeed {
+    /// A new one.
+    ///
+    /// # Errors
+    /// Never, in practice: when the library's own key has not the library's form.
+    pub fn generate() -> Result<Self, SealError> {
+        Self::from_key(XKey::new())
+    }
+
+    /// # Errors
+    /// When the file cannot be read or holds no seed.
+    pub fn from_file(path: &Path) -> Result<Self, SealError> {
+        let shown = || path.display().to_string();
+        let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|source| SealError::Read { path: shown(), source })?;
+        let line = text.lines().map(str::trim).find(|line| line.starts_with("SX")).ok_or_else(|| SealError::NoSeed { path: shown() })?;
+        Self::from_key(XKey::from_seed(line).map_err(|_| SealError::NoSeed { path: shown() })?)
+    }
+
+    fn from_key(key: XKey) -> Result<Self, SealError> {
+        let public = SealingKey::parse(&key.public_key())?;
+        Ok(Self { key, public })
+    }
+
+    /// Writes the seed to a new file that only its owner may read.
+    ///
+    /// # Errors
+    /// When the file is there already or cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), SealError> {
+        let failed = |source| SealError::Write { path: path.display().to_string(), source };
+        let seed = Zeroizing::new(self.key.seed().map_err(|_| SealError::Key)?);
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(path).map_err(failed)?;
+        io::Write::write_all(&mut file, seed.as_bytes()).map_err(failed)
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn public(&self) -> &SealingKey {
+        &self.public
+    }
+
+    /// Seals `plain` so that only the owner of `to` can open it, and knows that we sealed it.
+    ///
+    /// # Errors
+    /// When `to` is malformed.
+    pub fn seal(&self, to: &SealingKey, plain: &[u8]) -> Result<SealedBox, SealError> {
+        let recipient = XKey::from_public_key(to.as_str()).map_err(|_| SealError::Key)?;
+        self.key.seal(plain, &recipient).map(|bytes| SealedBox::from_bytes(&bytes)).map_err(|_| SealError::Seal)
+    }
+
+    /// Opens a box that the owner of `from` sealed for us.
+    ///
+    /// # Errors
+    /// When it was sealed by or for another key, or changed.
+    pub fn open(&self, from: &SealingKey, sealed: &SealedBox) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        let sender = XKey::from_public_key(from.as_str()).map_err(|_| SealError::Key)?;
+        let bytes = sealed.to_bytes().ok_or(SealError::Open)?;
+        self.key.open(&bytes, &sender).map(Zeroizing::new).map_err(|_| SealError::Open)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opens_for_its_recipient_and_from_its_sender_alone() {
+        let (broker, job, other) = (SealSeed::generate().unwrap(), SealSeed::generate().unwrap(), SealSeed::generate().unwrap());
+        let sealed = broker.seal(job.public(), b"canary").unwrap();
+        assert_eq!(job.open(broker.public(), &sealed).unwrap().as_slice(), b"canary");
+        assert!(matches!(other.open(broker.public(), &sealed), Err(SealError::Open)));
+        assert!(matches!(job.open(other.public(), &sealed), Err(SealError::Open)));
+        assert!(!format!("{broker:?}").contains("SX"));
+    }
+}
