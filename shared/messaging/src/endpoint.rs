@@ -214,7 +214,7 @@ fn schemas<E: Endpoint>() -> HashMap<String, String> {
     let contract = catalog::endpoint::<E>();
     let schema = |of: catalog::SchemaOf| of(&mut catalog::generator()).as_value().to_string();
     HashMap::from([
-        ("request_schema".to_owned(), schema(contract.request)),
-        ("response_schema".to_owned(), schema(contract.response)),
+        ("request_schema".to_owned(), schema(contract.request.schema)),
+        ("response_schema".to_owned(), schema(contract.response.schema)),
     ])
 }
