@@ -1,5 +1,7 @@
 //! A connection to NATS with what every service does over it.
 
+use std::sync::Arc;
+
 use async_nats::{
     Client,
     connection::State,
@@ -14,7 +16,7 @@ pub struct Bus {
     pub(crate) client: Client,
     pub(crate) jetstream: jetstream::Context,
     pub(crate) replicas: usize,
-    pub(crate) user: &'static str,
+    pub(crate) user: Arc<str>,
 }
 
 /// An operation on streams or buckets that the server refused or did not answer.
@@ -40,7 +42,7 @@ impl Bus {
     ///
     /// # Errors
     /// When the seed file is no good, or the server is not there or refuses us. Later losses are reconnected without end.
-    pub async fn connect(config: &NatsConfig, user: &'static str) -> Result<Self, ConnectError> {
+    pub async fn connect(config: &NatsConfig, user: &str) -> Result<Self, ConnectError> {
         let watcher = Watcher::new();
         let options = config.options(user)?.event_callback(move |event| {
             watcher.saw(&event);
@@ -49,7 +51,7 @@ impl Bus {
         let connect_error = |source| ConnectError::Connect { url: config.display_url(), source };
         let client = options.connect(config.nats_url.as_str()).await.map_err(connect_error)?;
         let jetstream = jetstream::new(client.clone());
-        Ok(Self { client, jetstream, replicas: usize::from(config.nats_replicas), user })
+        Ok(Self { client, jetstream, replicas: usize::from(config.nats_replicas), user: user.into() })
     }
 
     /// Whether the connection stands at this moment.
