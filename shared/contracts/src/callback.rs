@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, ConnectionId, ExternalId, Region, RoleArn, SealedBox, StackId, Timestamp, TokenHash, TopicArn, costs::ExportLocation, message::message,
+    AccountId, ConnectionId, ExternalId, Region, RoleArn, SealedBox, StackId, Timestamp, TokenHash, TopicArn,
+    costs::ExportLocation, message::message,
 };
 
 /// What CloudFormation asks for.

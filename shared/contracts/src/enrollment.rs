@@ -66,7 +66,7 @@ pub struct CreateEnrollmentRequest {
 }
 
 /// The offer as it is shown to the customer, once: the token is not kept in clear anywhere.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 pub struct EnrollmentOffer {
     #[serde(flatten)]
     pub enrollment: Enrollment,
@@ -78,6 +78,13 @@ pub struct EnrollmentOffer {
     pub commands: Vec<String>,
     /// The stack's parameters by name, for those who launch it by their own means.
     pub parameters: std::collections::BTreeMap<String, String>,
+}
+
+/// Link, commands and parameters all hold the token and the external ID.
+impl std::fmt::Debug for EnrollmentOffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EnrollmentOffer").field("enrollment", &self.enrollment).finish_non_exhaustive()
+    }
 }
 
 endpoint!(CreateEnrollment { service: "tenant-registry", name: "enrollments-create", subject: "rolebridge.rpc.v1.enrollments.create.*", keys: (tenant: TenantId),

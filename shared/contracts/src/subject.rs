@@ -76,7 +76,10 @@ mod tests {
         let (tenant, connection) = (TenantId::new(), ConnectionId::new());
         let pattern = "rolebridge.rpc.v1.connections.get.*.*";
         let subject = Subject::fill(pattern, &[tenant.into(), connection.into()]);
-        assert_eq!(captures(pattern, subject.as_str()), Some(vec![tenant.to_string().as_str(), connection.to_string().as_str()]));
+        assert_eq!(
+            captures(pattern, subject.as_str()),
+            Some(vec![tenant.to_string().as_str(), connection.to_string().as_str()])
+        );
         assert_eq!(captures(pattern, "rolebridge.rpc.v1.connections.get.a"), None);
         assert_eq!(captures(pattern, "rolebridge.rpc.v1.connections.get.a.b.c"), None);
         assert_eq!(captures(pattern, "rolebridge.rpc.v1.connections.get..b"), None);

@@ -52,8 +52,15 @@ pub struct WithReason {
     pub reason: String,
 }
 
-endpoint!(CreateTenant { service: "tenant-registry", name: "tenants-create", subject: "rolebridge.rpc.v1.tenants.create", keys: (),
-    request: CreateTenantRequest, response: Tenant, summary: "Creates a tenant; its principal follows within seconds." });
+endpoint!(CreateTenant {
+    service: "tenant-registry",
+    name: "tenants-create",
+    subject: "rolebridge.rpc.v1.tenants.create",
+    keys: (),
+    request: CreateTenantRequest,
+    response: Tenant,
+    summary: "Creates a tenant; its principal follows within seconds."
+});
 endpoint!(GetTenant { service: "tenant-registry", name: "tenants-get", subject: "rolebridge.rpc.v1.tenants.get.*", keys: (tenant: TenantId),
     request: Empty, response: Tenant, summary: "Gives one tenant." });
 endpoint!(ListTenants { service: "tenant-registry", name: "tenants-list", subject: "rolebridge.rpc.v1.tenants.list", keys: (),

@@ -64,7 +64,9 @@ pub enum Fault {
 pub enum Verdict {
     /// Right ID let in, none refused, random refused, account as expected.
     Held,
-    Failed { fault: Fault },
+    Failed {
+        fault: Fault,
+    },
     /// The deadline came before a clear answer.
     Indeterminate,
 }

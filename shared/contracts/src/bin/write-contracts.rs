@@ -15,7 +15,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for entry in fs::read_dir(home.join("golden/v1"))? {
         let path = entry?.path();
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let value = serde_json::from_slice(&fs::read(&path)?).map_err(|error| format!("{} is not JSON: {error}", path.display()))?;
+        let value = serde_json::from_slice(&fs::read(&path)?)
+            .map_err(|error| format!("{} is not JSON: {error}", path.display()))?;
         examples.insert(name, value);
     }
     let files = generate::files(&examples);

@@ -83,7 +83,8 @@ impl<'e> Parts<'e> {
     fn message(&mut self, contract: &MessageContract) {
         let (kind, audience) = (contract.kind, audience(contract.audience));
         let tags = json!([{ "name": audience }, { "name": contract.producer }]);
-        self.messages.insert(kind.to_owned(), self.message_object(kind, contract.summary, "event-headers", &tags, audience));
+        self.messages
+            .insert(kind.to_owned(), self.message_object(kind, contract.summary, "event-headers", &tags, audience));
         self.channels.insert(
             kind.to_owned(),
             json!({
@@ -110,10 +111,12 @@ impl<'e> Parts<'e> {
 
     fn endpoint(&mut self, contract: &EndpointContract) {
         let name = contract.name;
-        let (request, response, reply) = (format!("{name}.request"), format!("{name}.response"), format!("{name}.reply"));
+        let (request, response, reply) =
+            (format!("{name}.request"), format!("{name}.response"), format!("{name}.reply"));
         let tags = json!([{ "name": "public" }, { "name": contract.service }]);
         let requested = self.message_object(&request, contract.summary, "request-headers", &tags, "public");
-        let responded = self.message_object(&response, "The answer when nothing is wrong.", "reply-headers", &tags, "public");
+        let responded =
+            self.message_object(&response, "The answer when nothing is wrong.", "reply-headers", &tags, "public");
         self.messages.insert(request.clone(), requested);
         self.messages.insert(response.clone(), responded);
         self.channels.insert(
@@ -175,8 +178,10 @@ impl<'e> Parts<'e> {
             "x-audience": audience,
         });
         let names: Vec<String> = catalog::bodies().into_keys().collect();
-        let examples = self.examples.iter().filter(|(example, _)| document_of(example, names.iter()).is_some_and(|of| of == name));
-        let examples: Vec<Value> = examples.map(|(example, payload)| json!({ "name": example, "payload": payload })).collect();
+        let examples =
+            self.examples.iter().filter(|(example, _)| document_of(example, names.iter()).is_some_and(|of| of == name));
+        let examples: Vec<Value> =
+            examples.map(|(example, payload)| json!({ "name": example, "payload": payload })).collect();
         if let (Some(object), false) = (message.as_object_mut(), examples.is_empty()) {
             object.insert("examples".to_owned(), Value::Array(examples));
         }
@@ -207,7 +212,8 @@ impl<'e> Parts<'e> {
         self.schemas.insert("event-headers".to_owned(), headers(&["Nats-Msg-Id"], event));
         self.schemas.insert("request-headers".to_owned(), headers(&[], json!({ "traceparent": traceparent })));
         self.schemas.insert("reply-headers".to_owned(), headers(&[], json!({})));
-        self.schemas.insert("error-headers".to_owned(), headers(&["Nats-Service-Error", "Nats-Service-Error-Code"], error));
+        self.schemas
+            .insert("error-headers".to_owned(), headers(&["Nats-Service-Error", "Nats-Service-Error-Code"], error));
     }
 }
 
@@ -224,7 +230,9 @@ fn address(subject: &str, keys: &[&str]) -> String {
 fn parameters(keys: &[&str]) -> Value {
     let described = keys.iter().map(|key| {
         let parameter = match *key {
-            "purpose" => json!({ "description": "What the credentials are for.", "enum": Purpose::ALL.map(Purpose::as_str) }),
+            "purpose" => {
+                json!({ "description": "What the credentials are for.", "enum": Purpose::ALL.map(Purpose::as_str) })
+            }
             other => json!({ "description": format!("The {other}'s ID, a UUID.") }),
         };
         ((*key).to_owned(), parameter)

@@ -29,7 +29,9 @@ pub fn files(examples: &Examples) -> BTreeMap<String, String> {
 /// The document that `example` is an example of: the longest name that it is, or that it begins with before a dot.
 #[must_use]
 pub fn document_of<'n>(example: &str, names: impl Iterator<Item = &'n String>) -> Option<&'n String> {
-    let fits = |name: &&String| example.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let fits = |name: &&String| {
+        example.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
     names.filter(fits).max_by_key(|name| name.len())
 }
 
@@ -73,7 +75,8 @@ fn text(value: Value) -> String {
 fn sorted(value: Value) -> Value {
     match value {
         Value::Object(object) => {
-            let ordered: BTreeMap<String, Value> = object.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            let ordered: BTreeMap<String, Value> =
+                object.into_iter().map(|(key, value)| (key, sorted(value))).collect();
             Value::Object(ordered.into_iter().collect())
         }
         Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
