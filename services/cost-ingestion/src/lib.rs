@@ -1,1 +1,20 @@
-//! (to be written)
+//! Costs: reads customers' cost exports into one table in FOCUS columns, and answers what they add up to.
+//!
+//! | where | what |
+//! |---|---|
+//! | `money` | exact amounts |
+//! | `focus` | the columns of the table |
+//! | `source` | one folder per export format: its column mapping, its rules |
+//! | `credentials` | short-lived credentials, renewed in the middle of a file |
+//! | `export` | what lies in a customer's bucket: manifests, files, bounds |
+//! | `table` | the Delta Lake table: one slice replaced in one commit, and the query |
+//! | `ingest` | the order of all that for one export |
+
+pub mod credentials;
+pub mod export;
+pub mod focus;
+pub mod ingest;
+pub mod money;
+pub mod object;
+pub mod source;
+pub mod table;

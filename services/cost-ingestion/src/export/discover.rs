@@ -1,0 +1,156 @@
+//! What is to be read: one listing, then manifests if there are any, else plain Parquet files.
+
+use super::{ExportError, Limits, manifest};
+use contracts::AccountId;
+use contracts::costs::{BillingPeriod, ExportLocation};
+use futures::TryStreamExt as _;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Where a manifest's name ends.
+const MANIFEST: &str = "-Manifest.json";
+
+/// The name of one export in the table: `s3://bucket/path`, of the report's folder or of the prefix.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Export(String);
+
+impl Export {
+    /// The export at this path of this bucket.
+    #[must_use]
+    pub fn new(bucket: &str, path: &str) -> Self {
+        Self(if path.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{path}") })
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Files that together are one billing period of one export (or, without a manifest, still have to be told apart by period).
+#[derive(Debug)]
+pub struct Discovered {
+    /// The export they belong to.
+    pub export: Export,
+    /// Their period, if a manifest says so; it is still compared with each row.
+    pub period: Option<BillingPeriod>,
+    /// The files, with the sizes and ETags of the listing.
+    pub files: Vec<ObjectMeta>,
+}
+
+/// Lists the export once and says what is to be read. Each unit stands on its own: a broken manifest spoils its own period alone.
+///
+/// # Errors
+/// When the bucket cannot be listed, holds too much, or holds nothing.
+pub async fn discover(
+    store: &Arc<dyn ObjectStore>,
+    location: &ExportLocation,
+    account: &AccountId,
+    limits: &Limits,
+) -> Result<Vec<Result<Discovered, ExportError>>, ExportError> {
+    if !location.is_well_formed() {
+        return Err(ExportError::BadLocation);
+    }
+    let objects = list(store, location, limits).await?;
+    let manifests: Vec<_> = newest_manifests(&objects);
+    if manifests.is_empty() {
+        return plain(objects, location, limits).map(|found| vec![Ok(found)]);
+    }
+    let mut found = Vec::new();
+    for (folder, object) in manifests {
+        found.push(by_manifest(store, location, account, limits, (&folder, object), &objects).await);
+    }
+    Ok(found)
+}
+
+async fn list(
+    store: &Arc<dyn ObjectStore>,
+    location: &ExportLocation,
+    limits: &Limits,
+) -> Result<BTreeMap<Path, ObjectMeta>, ExportError> {
+    let failed = |source| ExportError::Storage { operation: "listing the export", source };
+    let prefix = Path::parse(&location.prefix).map_err(|_| ExportError::BadLocation)?;
+    let mut listing = store.list((!location.prefix.is_empty()).then_some(&prefix));
+    let mut objects = BTreeMap::new();
+    while let Some(object) = listing.try_next().await.map_err(failed)? {
+        objects.insert(object.location.clone(), object);
+        if objects.len() > limits.objects {
+            let (found, limit) = (objects.len() as u64, limits.objects as u64);
+            return Err(ExportError::TooMuch { what: "objects under the export's prefix".into(), found, limit });
+        }
+    }
+    Ok(objects)
+}
+
+/// Per report and period folder (`<report>/<20181101-20181201>/[<assembly>/]<report>-Manifest.json`) the newest manifest: when a report keeps
+/// its versions, each assembly has one, and the period's own is a copy of the newest.
+fn newest_manifests(objects: &BTreeMap<Path, ObjectMeta>) -> Vec<(String, &ObjectMeta)> {
+    let mut newest: BTreeMap<(String, String), &ObjectMeta> = BTreeMap::new();
+    for object in objects.values().filter(|object| object.location.as_ref().ends_with(MANIFEST)) {
+        let path = object.location.as_ref();
+        let parts: Vec<_> = path.split('/').collect();
+        let Some(at) = parts.iter().rposition(|part| is_period_folder(part)) else { continue };
+        let (report, period) = (parts.iter().take(at).copied().collect::<Vec<_>>().join("/"), parts.get(at).copied());
+        let key = (report, period.unwrap_or_default().to_owned());
+        let rank = |o: &ObjectMeta| (o.last_modified, std::cmp::Reverse(o.location.as_ref().len()));
+        if newest.get(&key).is_none_or(|known| rank(known) < rank(object)) {
+            newest.insert(key, object);
+        }
+    }
+    newest.into_iter().map(|((report, _), object)| (report, object)).collect()
+}
+
+fn is_period_folder(part: &str) -> bool {
+    let date = |text: &str| text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_digit());
+    part.split_once('-').is_some_and(|(from, to)| date(from) && date(to))
+}
+
+async fn by_manifest(
+    store: &Arc<dyn ObjectStore>,
+    location: &ExportLocation,
+    account: &AccountId,
+    limits: &Limits,
+    (report, object): (&str, &ObjectMeta),
+    objects: &BTreeMap<Path, ObjectMeta>,
+) -> Result<Discovered, ExportError> {
+    let path = &object.location;
+    within(&format!("bytes of the manifest {path}"), object.size, limits.manifest_bytes)?;
+    let failed = |source| ExportError::Storage { operation: "reading a manifest", source };
+    // The listed size is what is asked for: an object that grew meanwhile does not grow here.
+    let bytes = store.get_range(path, 0..object.size).await.map_err(failed)?;
+    let manifest = manifest::parse(path, &bytes, location, account)?;
+    let mut files = Vec::with_capacity(manifest.files.len());
+    for (index, file) in manifest.files.iter().enumerate() {
+        let missing = || ExportError::MissingFile { path: path.clone(), number: index + 1 };
+        files.push(objects.get(file).cloned().ok_or_else(missing)?);
+    }
+    check_sizes(&files, limits)?;
+    Ok(Discovered { export: Export::new(&location.bucket, report), period: Some(manifest.period), files })
+}
+
+fn plain(
+    objects: BTreeMap<Path, ObjectMeta>,
+    location: &ExportLocation,
+    limits: &Limits,
+) -> Result<Discovered, ExportError> {
+    let files: Vec<_> = objects.into_values().filter(|object| object.location.as_ref().ends_with(".parquet")).collect();
+    if files.is_empty() {
+        return Err(ExportError::Nothing);
+    }
+    check_sizes(&files, limits)?;
+    Ok(Discovered { export: Export::new(&location.bucket, &location.prefix), period: None, files })
+}
+
+fn check_sizes(files: &[ObjectMeta], limits: &Limits) -> Result<(), ExportError> {
+    for file in files {
+        within(&format!("bytes of the file {}", file.location), file.size, limits.file_bytes)?;
+    }
+    within("bytes of the period's files", files.iter().map(|file| file.size).sum(), limits.period_bytes)
+}
+
+fn within(what: &str, found: u64, limit: u64) -> Result<(), ExportError> {
+    if found <= limit { Ok(()) } else { Err(ExportError::TooMuch { what: what.to_owned(), found, limit }) }
+}

@@ -1,0 +1,156 @@
+//! The customer's export: what lies in the bucket, and which of it makes one billing period.
+//!
+//! Lives here: listing, manifests, the bounds on all of it. Must not live here: file formats (`source`), the table, NATS.
+//! Everything found there is untrusted: the customer, or whoever can write to the bucket, decides what it says.
+
+mod discover;
+mod file;
+mod manifest;
+mod s3;
+
+pub use discover::{Discovered, Export, discover};
+pub use file::{failed, read_batches, read_period, period_of};
+pub use s3::{OpenExport, S3Exports};
+
+use object_store::path::Path;
+
+/// Bounds on what is read of one export. Beyond them it is refused whole: no bill of one account is that large.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Objects below the prefix.
+    pub objects: usize,
+    /// Bytes of one manifest.
+    pub manifest_bytes: u64,
+    /// Bytes of one cost file.
+    pub file_bytes: u64,
+    /// Bytes of all files of one period.
+    pub period_bytes: u64,
+    /// Rows of one period.
+    pub period_rows: u64,
+    /// Bytes that are held of one file at a time: the columns that are read of one row group, compressed or not.
+    pub row_group_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            objects: 100_000,
+            manifest_bytes: 4 << 20,
+            file_bytes: 8 << 30,
+            period_bytes: 256 << 30,
+            period_rows: 2_000_000_000,
+            row_group_bytes: 1 << 30,
+        }
+    }
+}
+
+/// Why an export, or one period of it, could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The bucket or prefix is no name that S3 has.
+    #[error("the export location is malformed; it is a bucket name and a prefix without leading or trailing slash")]
+    BadLocation,
+    /// S3 did not answer as hoped. Whether to try again is [`ExportError::is_transient`].
+    #[error("{operation} failed in the customer's bucket{}", hint(source))]
+    Storage {
+        /// What was done.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The client for S3 could not be made.
+    #[error("the S3 client could not be set up; check ROLEBRIDGE_S3_ENDPOINT")]
+    Client(#[source] object_store::Error),
+    /// Nothing there.
+    #[error("there is neither a manifest nor a Parquet file under the export's prefix; check the bucket and prefix given to the stack, and that AWS has delivered a first report (it takes up to 24 hours)")]
+    Nothing,
+    /// Too much there.
+    #[error("{what}: {found} is more than the limit of {limit}")]
+    TooMuch {
+        /// Of what.
+        what: String,
+        /// How much there is.
+        found: u64,
+        /// How much there may be.
+        limit: u64,
+    },
+    /// A manifest that is no manifest.
+    #[error("the manifest {path} cannot be used: {why}")]
+    BadManifest {
+        /// Its path in the bucket.
+        path: Path,
+        /// Why.
+        why: String,
+    },
+    /// A manifest names a file that is not there.
+    #[error("the manifest {path} names a file that is not in the bucket (report key number {number}); wait for AWS to deliver it, or refresh the report")]
+    MissingFile {
+        /// The manifest's path.
+        path: Path,
+        /// Which of its report keys, from 1.
+        number: usize,
+    },
+    /// A file that is no Parquet, or is cut off.
+    #[error("the file {path} is not a complete Parquet file; AWS may still be writing it, or it is damaged")]
+    BadFile {
+        /// Its path in the bucket.
+        path: Path,
+        /// What the reader says.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    /// It was replaced while it was read.
+    #[error("the file {path} changed while it was read; it is read again later")]
+    Changed {
+        /// Its path in the bucket.
+        path: Path,
+    },
+    /// The rows do not fit.
+    #[error("the file {path} cannot be used: {why}")]
+    BadRows {
+        /// Its path in the bucket.
+        path: Path,
+        /// Why.
+        why: String,
+    },
+    /// The rows' columns do not fit.
+    #[error("the file {path} cannot be used: {source}")]
+    Source {
+        /// Its path in the bucket.
+        path: Path,
+        /// Why: this text is ours, and is what a person needs to read.
+        source: crate::source::SourceError,
+    },
+}
+
+impl ExportError {
+    /// Whether the same read may well succeed a little later without anybody doing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Changed { .. } => true,
+            Self::Storage { source, .. } => !matches!(
+                source,
+                object_store::Error::NotFound { .. }
+                    | object_store::Error::PermissionDenied { .. }
+                    | object_store::Error::Unauthenticated { .. }
+                    | object_store::Error::InvalidPath { .. }
+                    | object_store::Error::NotSupported { .. }
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// What a person can do about a storage error, from its kind alone: its text may hold request details.
+fn hint(source: &object_store::Error) -> &'static str {
+    match source {
+        object_store::Error::NotFound { .. } => ": it is not there; check the bucket name given to the stack",
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+            ": access was refused; check that the role's policy and the bucket's policy allow reading it"
+        }
+        object_store::Error::InvalidPath { .. } => ": it holds object names that are no plain paths",
+        _ => "",
+    }
+}

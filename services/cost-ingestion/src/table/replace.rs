@@ -1,0 +1,137 @@
+//! Replacing a slice: the old files out and the new ones in, in one commit.
+
+use super::write::discard;
+use super::{CostTable, Fingerprint, PARTITIONS, Slice, TableError, Written, delta};
+use deltalake_core::DeltaTableError;
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
+use deltalake_core::kernel::{Action, Add, Transaction};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::table::state::DeltaTableState;
+use serde_json::Value;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use time::OffsetDateTime;
+
+/// Commits that may be lost against other writers before giving up.
+const ATTEMPTS: u32 = 20;
+
+/// What came of replacing a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// Committed, as this version of the table.
+    Committed {
+        /// The table's version.
+        version: u64,
+    },
+    /// Another writer had committed the same source files already; ours were taken back.
+    Unchanged,
+}
+
+impl CostTable {
+    /// Whether the slice was last written from exactly these source files.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn holds(&self, slice: &Slice, fingerprint: Fingerprint) -> Result<bool, TableError> {
+        let state = self.latest().await?;
+        self.recorded(&state, slice).await.map(|known| known == Some(fingerprint))
+    }
+
+    async fn recorded(&self, state: &DeltaTableState, slice: &Slice) -> Result<Option<Fingerprint>, TableError> {
+        let version = state.transaction_version(self.log.as_ref(), slice.app_id()).await.map_err(delta("reading"))?;
+        Ok(version.map(Fingerprint))
+    }
+
+    /// Replaces the slice by what was written. Readers see the old rows or the new ones, never both and never half; a crash before the commit leaves
+    /// the old ones. `note` goes into the table's history, for people.
+    ///
+    /// # Errors
+    /// When storage fails. Whether the commit took place is then unknown, and doing it all again is right: it finds out by the fingerprint.
+    pub async fn replace(
+        &self,
+        slice: &Slice,
+        fingerprint: Fingerprint,
+        written: Written,
+        note: HashMap<String, Value>,
+    ) -> Result<Replaced, TableError> {
+        let store = self.store();
+        for _ in 0..ATTEMPTS {
+            let state = self.latest().await?;
+            if self.recorded(&state, slice).await? == Some(fingerprint) {
+                // Ours, if a first attempt got through although storage said otherwise: then the files are the table's, and must stay.
+                if is_in(&state, &written) {
+                    return Ok(Replaced::Committed { version: state.version() });
+                }
+                discard(&store, &written).await;
+                return Ok(Replaced::Unchanged);
+            }
+            match self.commit(&state, slice, fingerprint, &written, note.clone()).await {
+                Ok(version) => return Ok(Replaced::Committed { version }),
+                Err(error) if lost(&error) => {}
+                Err(error) => return Err(delta("committing to")(error)),
+            }
+        }
+        discard(&store, &written).await;
+        Err(TableError::Busy(ATTEMPTS))
+    }
+
+    async fn commit(
+        &self,
+        state: &DeltaTableState,
+        slice: &Slice,
+        fingerprint: Fingerprint,
+        written: &Written,
+        note: HashMap<String, Value>,
+    ) -> Result<u64, DeltaTableError> {
+        let values = slice.values();
+        let now = OffsetDateTime::now_utc().unix_timestamp() * 1000;
+        let old = state.log_data().into_iter().filter(|file| {
+            let known = file.partition_values_map();
+            PARTITIONS.iter().zip(&values).all(|(name, value)| known.get(*name).and_then(Option::as_ref) == Some(value))
+        });
+        let mut actions: Vec<Action> = old.map(|file| Action::Remove(file.remove_action(true))).collect();
+        let partition: HashMap<String, Option<String>> =
+            PARTITIONS.iter().zip(&values).map(|(name, value)| ((*name).to_owned(), Some(value.clone()))).collect();
+        actions.extend(written.files.iter().map(|file| {
+            Action::Add(Add {
+                path: file.path.to_string(),
+                partition_values: partition.clone(),
+                size: i64::try_from(file.size).unwrap_or(i64::MAX),
+                modification_time: now,
+                data_change: true,
+                stats: Some(format!(r#"{{"numRecords":{}}}"#, file.rows)),
+                ..Add::default()
+            })
+        }));
+        let operation = DeltaOperation::Write {
+            mode: SaveMode::Overwrite,
+            partition_by: Some(PARTITIONS.map(str::to_owned).to_vec()),
+            predicate: None,
+        };
+        // No retries inside: what is removed must be found anew in the state that a retry commits onto.
+        let properties = CommitProperties::default()
+            .with_max_retries(0)
+            .with_metadata(note)
+            .with_application_transaction(Transaction::new_with_last_update(slice.app_id(), fingerprint.0, Some(now)));
+        let commit = CommitBuilder::from(properties).with_actions(actions);
+        Ok(commit.build(Some(state), Arc::clone(&self.log), operation).await?.version())
+    }
+}
+
+fn is_in(state: &DeltaTableState, written: &Written) -> bool {
+    let live: BTreeSet<String> = state.log_data().into_iter().map(|file| file.path().into_owned()).collect();
+    written.files.iter().any(|file| live.contains(file.path.as_ref()))
+}
+
+/// Another writer was faster.
+fn lost(error: &DeltaTableError) -> bool {
+    matches!(
+        error,
+        DeltaTableError::VersionAlreadyExists(_)
+            | DeltaTableError::Transaction {
+                source: TransactionError::MaxCommitAttempts(_)
+                    | TransactionError::VersionAlreadyExists(_)
+                    | TransactionError::CommitConflict(_)
+            }
+    )
+}
