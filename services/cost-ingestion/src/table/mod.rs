@@ -238,6 +238,3 @@ fn fits(state: &DeltaTableState) -> bool {
     });
     columns && state.metadata().partition_columns().iter().map(String::as_str).eq(PARTITIONS)
 }
-
-#[cfg(test)]
-mod tests;

@@ -8,6 +8,7 @@ use arrow_array::RecordBatch;
 use contracts::costs::{Amount, BillingPeriod, CostTotal, CostsByService, Currency, ServiceCost};
 use contracts::{ConnectionId, TenantId};
 use deltalake_core::DeltaTableError;
+use deltalake_core::table::state::DeltaTableState;
 use futures::TryStreamExt as _;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
@@ -54,23 +55,9 @@ impl CostTable {
     pub async fn by_service(&self, query: &CostQuery) -> Result<CostsByService, TableError> {
         let state = self.latest().await?;
         let (mut lines, mut periods) = (Lines::new(), BTreeSet::new());
-        for file in state.log_data() {
-            let values = file.partition_values_map();
-            let is = |name, wanted: Option<String>| {
-                wanted.is_none_or(|wanted| values.get(name).and_then(Option::as_ref) == Some(&wanted))
-            };
-            let wanted = is("x_tenant_id", Some(query.tenant.to_string()))
-                && is("x_connection_id", query.connection.map(|id| id.to_string()))
-                && is("x_billing_period", query.period.as_ref().map(ToString::to_string));
-            if !wanted {
-                continue;
-            }
-            if file.deletion_vector_descriptor().is_some() {
-                return Err(delta("reading")(DeltaTableError::generic("a file has deletion vectors")));
-            }
-            let period = values.get("x_billing_period").and_then(Option::as_ref).and_then(|period| period.parse().ok());
-            periods.insert(period.ok_or(TableError::BadRow("x_billing_period"))?);
-            self.add_file(file.object_store_path(), file.size(), &mut lines).await?;
+        for (period, path, size) in wanted_files(&state, query)? {
+            periods.insert(period);
+            self.add_file(path, size, &mut lines).await?;
         }
         answer(lines, periods.into_iter().collect(), usize::from(query.top.unwrap_or(DEFAULT_TOP).clamp(1, MAX_TOP)))
     }
@@ -95,6 +82,28 @@ impl CostTable {
         }
         Ok(())
     }
+}
+
+/// The files that hold what is asked for, by their partition values alone.
+fn wanted_files(state: &DeltaTableState, query: &CostQuery) -> Result<Vec<(BillingPeriod, Path, i64)>, TableError> {
+    let mut files = Vec::new();
+    for file in state.log_data() {
+        let values = file.partition_values_map();
+        let value = |name| values.get(name).and_then(Option::as_ref);
+        let is = |name, wanted: Option<String>| wanted.is_none_or(|wanted| value(name) == Some(&wanted));
+        let wanted = is("x_tenant_id", Some(query.tenant.to_string()))
+            && is("x_connection_id", query.connection.map(|id| id.to_string()))
+            && is("x_billing_period", query.period.as_ref().map(ToString::to_string));
+        if !wanted {
+            continue;
+        }
+        if file.deletion_vector_descriptor().is_some() {
+            return Err(delta("reading")(DeltaTableError::generic("a file has deletion vectors, which are not understood")));
+        }
+        let period = value("x_billing_period").and_then(|period| period.parse().ok());
+        files.push((period.ok_or(TableError::BadRow("x_billing_period"))?, file.object_store_path(), file.size()));
+    }
+    Ok(files)
 }
 
 /// The batch with the types of [`focus::SCHEMA`], whatever engine wrote the file.
