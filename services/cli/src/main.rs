@@ -1,1 +1,50 @@
-fn main() {}
+//! `rolebridge`: the command line of operators and jobs. Everything it does, it asks of the services over NATS.
+
+// Speaking on standard output is what this program is for.
+#![allow(clippy::print_stdout, reason = "the command line's answers go to standard output")]
+
+mod args;
+mod costs;
+mod credentials;
+mod dead_letters;
+mod error;
+mod keys;
+mod registry;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    args::{Args, Command},
+    error::CliError,
+    show::Output,
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    runtime::main_exit("rolebridge", run(args).await)
+}
+
+async fn run(args: Args) -> Result<(), CliError> {
+    let output = Output::new(args.json);
+    if let Command::Keys(command) = args.command {
+        return keys::run(&command, output);
+    }
+    let bus = args.connect().await?;
+    let result = match args.command {
+        Command::Tenants(command) => registry::tenants(&bus, command, output).await,
+        Command::Enrollments(command) => registry::enrollments(&bus, command, output).await,
+        Command::Connections(command) => registry::connections(&bus, command, output).await,
+        Command::Audit(command) => registry::audit(&bus, &command, output).await,
+        Command::Credentials(command) => credentials::run(&bus, command).await,
+        Command::Costs(command) => costs::run(&bus, &command, output).await,
+        Command::DeadLetters(command) => dead_letters::run(&bus, command, output).await,
+        // Done above, without a bus.
+        Command::Keys(_) => Ok(()),
+    };
+    bus.close().await;
+    result
+}

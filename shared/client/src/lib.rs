@@ -22,7 +22,9 @@ pub enum IssueError {
     /// The broker refused, or was not reached.
     #[error(transparent)]
     Request(#[from] RequestError),
-    #[error("the answer was sealed by {found}, but the pinned broker key is {pinned}: refused; if the broker's key was changed on purpose, pin the new one")]
+    #[error(
+        "the answer was sealed by {found}, but the pinned broker key is {pinned}: refused; if the broker's key was changed on purpose, pin the new one"
+    )]
     OtherBroker { pinned: SealingKey, found: SealingKey },
     #[error("the answer does not open with the pinned broker key: refused")]
     Open(#[source] SealError),
@@ -94,8 +96,8 @@ impl Client {
             return Err(IssueError::OtherBroker { pinned: self.broker.clone(), found: issued.broker_key });
         }
         let plain = self.seed.open(&self.broker, &issued.sealed).map_err(IssueError::Open)?;
-        let credentials: SealedCredentials =
-            serde_json::from_slice(&plain).map_err(|source| IssueError::Malformed { contract: IssueCredentials::NAME, source })?;
+        let credentials: SealedCredentials = serde_json::from_slice(&plain)
+            .map_err(|source| IssueError::Malformed { contract: IssueCredentials::NAME, source })?;
         let asked = (tenant, connection, wanted.purpose);
         if (credentials.tenant, credentials.connection, credentials.purpose) != asked {
             return Err(IssueError::OtherAnswer);

@@ -31,7 +31,11 @@ pub struct BusError {
 }
 
 impl BusError {
-    pub(crate) fn new<E: std::error::Error + Send + Sync + 'static>(operation: &'static str, name: impl Into<String>, source: E) -> Self {
+    pub(crate) fn new<E: std::error::Error + Send + Sync + 'static>(
+        operation: &'static str,
+        name: impl Into<String>,
+        source: E,
+    ) -> Self {
         let hint = "check that JetStream is on and that this user may do it (deploy/nats)";
         Self { operation, name: name.into(), hint, source: Box::new(source) }
     }
@@ -87,9 +91,11 @@ impl Bus {
         match self.jetstream.create_key_value(config).await {
             Ok(store) => Ok(store),
             // Another instance was faster.
-            Err(error) if error.kind() == CreateKeyValueErrorKind::BucketCreate => {
-                self.jetstream.get_key_value(name).await.map_err(|source| BusError::new("opening the bucket", name, source))
-            }
+            Err(error) if error.kind() == CreateKeyValueErrorKind::BucketCreate => self
+                .jetstream
+                .get_key_value(name)
+                .await
+                .map_err(|source| BusError::new("opening the bucket", name, source)),
             Err(error) => Err(BusError::new("making the bucket", name, error)),
         }
     }

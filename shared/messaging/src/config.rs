@@ -44,7 +44,9 @@ pub enum ConnectError {
     },
     #[error("{path} holds no nkey user seed (SU...): check --nats-seed-file or ROLEBRIDGE_NATS_SEED_FILE")]
     NoSeed { path: PathBuf },
-    #[error("cannot connect to NATS at {url}: check that the server runs there and accepts this user (--nats-url or ROLEBRIDGE_NATS_URL)")]
+    #[error(
+        "cannot connect to NATS at {url}: check that the server runs there and accepts this user (--nats-url or ROLEBRIDGE_NATS_URL)"
+    )]
     Connect {
         url: String,
         #[source]
@@ -85,7 +87,9 @@ impl NatsConfig {
 }
 
 fn read_seed(path: &PathBuf) -> Result<Zeroizing<String>, ConnectError> {
-    let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|source| ConnectError::SeedFile { path: path.clone(), source })?;
+    let text = std::fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|source| ConnectError::SeedFile { path: path.clone(), source })?;
     let seed = text.lines().map(str::trim).find(|line| line.starts_with("SU"));
     let seed = seed.ok_or_else(|| ConnectError::NoSeed { path: path.clone() })?;
     nkeys::KeyPair::from_seed(seed).map_err(|_| ConnectError::NoSeed { path: path.clone() })?;

@@ -34,7 +34,11 @@ impl Watcher {
             Event::Connected | Event::Draining | Event::Closed => tracing::info!(event = kind, "NATS connection"),
             Event::Disconnected | Event::LameDuckMode => tracing::warn!(event = kind, "NATS connection"),
             Event::SlowConsumer(subscription) => {
-                tracing::warn!(event = kind, subscription, "NATS connection: messages were dropped because we read too slowly");
+                tracing::warn!(
+                    event = kind,
+                    subscription,
+                    "NATS connection: messages were dropped because we read too slowly"
+                );
             }
             Event::ServerError(error) => tracing::warn!(event = kind, %error, "NATS connection"),
             Event::ClientError(error) => tracing::warn!(event = kind, %error, "NATS connection"),

@@ -55,7 +55,9 @@ pub struct ConsumerSpec {
 
 /// Why a consumer cannot start.
 #[derive(Debug, thiserror::Error)]
-#[error("the consumer {durable} cannot be made on the stream {stream}: check that JetStream is on and that this user may do it (deploy/nats)")]
+#[error(
+    "the consumer {durable} cannot be made on the stream {stream}: check that JetStream is on and that this user may do it (deploy/nats)"
+)]
 pub struct ConsumeError {
     durable: &'static str,
     stream: &'static str,
@@ -81,11 +83,22 @@ struct Worker {
 ///
 /// # Errors
 /// When the consumer cannot be made at the start. Later losses of the connection are waited out.
-pub async fn consume(bus: Bus, spec: ConsumerSpec, router: Router, shutdown: CancellationToken) -> Result<(), ConsumeError> {
+pub async fn consume(
+    bus: Bus,
+    spec: ConsumerSpec,
+    router: Router,
+    shutdown: CancellationToken,
+) -> Result<(), ConsumeError> {
     let meter = telemetry::meter();
     let metrics = Metrics {
-        handled: meter.u64_counter("rolebridge_messages_handled").with_description("Messages by consumer, type and result").build(),
-        seconds: meter.f64_histogram("rolebridge_message_seconds").with_description("Seconds from delivery to the result").build(),
+        handled: meter
+            .u64_counter("rolebridge_messages_handled")
+            .with_description("Messages by consumer, type and result")
+            .build(),
+        seconds: meter
+            .f64_histogram("rolebridge_message_seconds")
+            .with_description("Seconds from delivery to the result")
+            .build(),
     };
     let intake = Arc::new(Semaphore::new(spec.in_flight * 2));
     let worker = Arc::new(Worker { slots: Semaphore::new(spec.in_flight), bus, spec, router, metrics });
@@ -100,7 +113,9 @@ pub async fn consume(bus: Bus, spec: ConsumerSpec, router: Router, shutdown: Can
             }
             match worker.consumer().await {
                 Ok(renewed) => consumer = renewed,
-                Err(error) => tracing::debug!(consumer = worker.spec.durable, error = ?error, "the consumer is not back yet"),
+                Err(error) => {
+                    tracing::debug!(consumer = worker.spec.durable, error = ?error, "the consumer is not back yet")
+                }
             }
         }
     }
@@ -143,8 +158,13 @@ async fn pump(
 impl Worker {
     async fn consumer(&self) -> Result<PullConsumer, ConsumeError> {
         let spec = &self.spec;
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| ConsumeError { durable: spec.durable, stream: spec.stream.name(), source };
-        let stream = self.bus.jetstream.get_stream(spec.stream.name()).await.map_err(|error| failed(Box::new(error)))?;
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| ConsumeError {
+            durable: spec.durable,
+            stream: spec.stream.name(),
+            source,
+        };
+        let stream =
+            self.bus.jetstream.get_stream(spec.stream.name()).await.map_err(|error| failed(Box::new(error)))?;
         let config = pull::Config {
             durable_name: Some(spec.durable.to_owned()),
             filter_subjects: spec.filters.clone(),
@@ -179,7 +199,11 @@ impl Worker {
         };
         let (kind, disposition) = self.while_telling(&message, worked).instrument(span.clone()).await;
         let result = self.settle(&message, traceparent, delivery, disposition).instrument(span).await;
-        let labels = [KeyValue::new("consumer", self.spec.durable), KeyValue::new("type", kind), KeyValue::new("result", result)];
+        let labels = [
+            KeyValue::new("consumer", self.spec.durable),
+            KeyValue::new("type", kind),
+            KeyValue::new("result", result),
+        ];
         self.metrics.handled.add(1, &labels);
         self.metrics.seconds.record(started.elapsed().as_secs_f64(), &labels);
     }
@@ -232,7 +256,12 @@ impl Worker {
         result
     }
 
-    async fn bury(&self, message: &async_nats::jetstream::Message, traceparent: Option<String>, reason: String) -> Result<(), crate::PublishError> {
+    async fn bury(
+        &self,
+        message: &async_nats::jetstream::Message,
+        traceparent: Option<String>,
+        reason: String,
+    ) -> Result<(), crate::PublishError> {
         let id = serde_json::from_slice::<Envelope>(&message.payload).ok().map(|envelope| envelope.id);
         let letter = DeadLetter {
             consumer: self.spec.durable.to_owned(),

@@ -35,7 +35,9 @@ impl<E: Endpoint> Call<E> {
     /// # Errors
     /// `invalid-request` when it is not the text of a `T`.
     pub fn token<T: FromStr<Err: std::fmt::Display>>(&self, index: usize) -> Result<T, ErrorReply> {
-        let invalid = |problem: String| ErrorReply::new(ErrorCode::InvalidRequest, format!("the subject's token {}: {problem}", index + 1));
+        let invalid = |problem: String| {
+            ErrorReply::new(ErrorCode::InvalidRequest, format!("the subject's token {}: {problem}", index + 1))
+        };
         let token = self.tokens.get(index).ok_or_else(|| invalid("missing".to_owned()))?;
         token.parse().map_err(|error: T::Err| invalid(error.to_string()))
     }
@@ -71,12 +73,20 @@ impl EndpointServer {
     pub async fn start(bus: &Bus, name: &'static str, description: &str) -> Result<Self, BusError> {
         let builder = bus.client.service_builder().description(description).queue_group(name);
         let service = builder.start(name, env!("CARGO_PKG_VERSION")).await;
-        let service = service.map_err(|source| BusError::new("announcing the service", name, std::io::Error::other(source.to_string())))?;
+        let service = service.map_err(|source| {
+            BusError::new("announcing the service", name, std::io::Error::other(source.to_string()))
+        })?;
         let meter = telemetry::meter();
         Ok(Self {
             service,
-            requests: meter.u64_counter("rolebridge_requests").with_description("Requests by endpoint and result").build(),
-            seconds: meter.f64_histogram("rolebridge_request_seconds").with_description("Seconds from request to reply").build(),
+            requests: meter
+                .u64_counter("rolebridge_requests")
+                .with_description("Requests by endpoint and result")
+                .build(),
+            seconds: meter
+                .f64_histogram("rolebridge_request_seconds")
+                .with_description("Seconds from request to reply")
+                .build(),
             endpoints: Vec::new(),
             stop: CancellationToken::new(),
         })
@@ -93,7 +103,9 @@ impl EndpointServer {
         Fut: Future<Output = Result<E::Response, ErrorReply>> + Send + 'static,
     {
         let endpoint = self.service.endpoint_builder().name(E::NAME).metadata(schemas::<E>()).add(E::SUBJECT).await;
-        let mut endpoint = endpoint.map_err(|source| BusError::new("serving the endpoint", E::NAME, std::io::Error::other(source.to_string())))?;
+        let mut endpoint = endpoint.map_err(|source| {
+            BusError::new("serving the endpoint", E::NAME, std::io::Error::other(source.to_string()))
+        })?;
         let server = Arc::new(Server { handle, requests: self.requests.clone(), seconds: self.seconds.clone() });
         let stop = self.stop.clone();
         self.endpoints.push(Box::pin(async move {
@@ -160,7 +172,8 @@ impl<F> Server<F> {
     {
         let started = std::time::Instant::now();
         let span = tracing::info_span!("serve", endpoint = E::NAME, otel.kind = "server");
-        let traceparent = request.message.headers.as_ref().and_then(|headers| headers.get(TRACEPARENT).map(ToString::to_string));
+        let traceparent =
+            request.message.headers.as_ref().and_then(|headers| headers.get(TRACEPARENT).map(ToString::to_string));
         telemetry::continue_trace(&span, traceparent.as_deref());
         let result = self.outcome::<E, Fut>(&request).instrument(span.clone()).await;
         let label = result.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
@@ -184,7 +197,8 @@ impl<F> Server<F> {
     {
         let body: &[u8] = if request.message.payload.is_empty() { b"{}" } else { &request.message.payload };
         let parsed = serde_json::from_slice(body).map_err(|error| {
-            let message = format!("the request is not what {} takes: {error}; its schema is in the endpoint's metadata", E::NAME);
+            let message =
+                format!("the request is not what {} takes: {error}; its schema is in the endpoint's metadata", E::NAME);
             ErrorReply::new(ErrorCode::InvalidRequest, message)
         })?;
         let tokens = subject::captures(E::SUBJECT, &request.message.subject).unwrap_or_default();
@@ -193,7 +207,8 @@ impl<F> Server<F> {
             tracing::error!(endpoint = E::NAME, "{what}");
             ErrorReply::new(ErrorCode::Internal, format!("{} failed by a fault of ours; its log says more", E::NAME))
         };
-        let response = AssertUnwindSafe((self.handle)(call)).catch_unwind().await.map_err(|_| bug("the handler panicked"))??;
+        let response =
+            AssertUnwindSafe((self.handle)(call)).catch_unwind().await.map_err(|_| bug("the handler panicked"))??;
         serde_json::to_vec(&response).map(Bytes::from).map_err(|_| bug("the response could not be written"))
     }
 }

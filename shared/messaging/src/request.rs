@@ -23,7 +23,9 @@ pub enum RequestError {
         #[source]
         source: async_nats::RequestError,
     },
-    #[error("the request for {endpoint} could not be written, or its answer has not the form of its contract: are both sides of the same version?")]
+    #[error(
+        "the request for {endpoint} could not be written, or its answer has not the form of its contract: are both sides of the same version?"
+    )]
     Malformed {
         endpoint: &'static str,
         #[source]
@@ -47,7 +49,12 @@ impl Bus {
     ///
     /// # Errors
     /// See [`RequestError`]; [`RequestError::Refused`] holds the service's own words.
-    pub async fn request<E: Endpoint>(&self, subject: Subject, request: &E::Request, timeout: Duration) -> Result<E::Response, RequestError> {
+    pub async fn request<E: Endpoint>(
+        &self,
+        subject: Subject,
+        request: &E::Request,
+        timeout: Duration,
+    ) -> Result<E::Response, RequestError> {
         let malformed = |source| RequestError::Malformed { endpoint: E::NAME, source };
         let payload = serde_json::to_vec(request).map_err(malformed)?;
         let mut headers = HeaderMap::new();
@@ -58,7 +65,9 @@ impl Bus {
         let name = subject.as_str().to_owned();
         let reply = self.client.send_request(name.clone(), asked).await.map_err(|source| match source.kind() {
             RequestErrorKind::NoResponders => RequestError::NoResponders { subject: name, service: E::SERVICE },
-            RequestErrorKind::TimedOut => RequestError::TimedOut { subject: name, service: E::SERVICE, waited_ms: timeout.as_millis() },
+            RequestErrorKind::TimedOut => {
+                RequestError::TimedOut { subject: name, service: E::SERVICE, waited_ms: timeout.as_millis() }
+            }
             _ => RequestError::Send { subject: name, source },
         })?;
         if let Some(refusal) = reply.headers.as_ref().and_then(refusal) {
@@ -71,7 +80,11 @@ impl Bus {
 /// The error that a reply's headers carry, if it is one.
 fn refusal(headers: &HeaderMap) -> Option<ErrorReply> {
     let message = headers.get(NATS_SERVICE_ERROR)?.to_string();
-    let code = headers.get(ErrorReply::CODE_HEADER).and_then(|code| ErrorCode::from_text(code.as_str())).unwrap_or(ErrorCode::Internal);
-    let retry_after_ms = headers.get(ErrorReply::RETRY_HEADER).and_then(|milliseconds| milliseconds.as_str().parse().ok());
+    let code = headers
+        .get(ErrorReply::CODE_HEADER)
+        .and_then(|code| ErrorCode::from_text(code.as_str()))
+        .unwrap_or(ErrorCode::Internal);
+    let retry_after_ms =
+        headers.get(ErrorReply::RETRY_HEADER).and_then(|milliseconds| milliseconds.as_str().parse().ok());
     Some(ErrorReply { code, message, retry_after_ms })
 }

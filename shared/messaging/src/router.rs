@@ -72,7 +72,12 @@ impl Router {
     pub(crate) async fn route(&self, payload: &[u8], delivery: Delivery) -> (String, Disposition) {
         let envelope: Envelope = match serde_json::from_slice(payload) {
             Ok(envelope) => envelope,
-            Err(_) => return ("unknown".to_owned(), Disposition::Refuse { reason: "the message is no CloudEvents envelope in JSON".to_owned() }),
+            Err(_) => {
+                return (
+                    "unknown".to_owned(),
+                    Disposition::Refuse { reason: "the message is no CloudEvents envelope in JSON".to_owned() },
+                );
+            }
         };
         match self.handlers.get(envelope.kind.as_str()) {
             Some(handler) => (envelope.kind, handler(payload.to_vec(), delivery).await),

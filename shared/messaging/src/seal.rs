@@ -63,8 +63,14 @@ impl SealSeed {
     /// When the file cannot be read or holds no seed.
     pub fn from_file(path: &Path) -> Result<Self, SealError> {
         let shown = || path.display().to_string();
-        let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|source| SealError::Read { path: shown(), source })?;
-        let line = text.lines().map(str::trim).find(|line| line.starts_with("SX")).ok_or_else(|| SealError::NoSeed { path: shown() })?;
+        let text = std::fs::read_to_string(path)
+            .map(Zeroizing::new)
+            .map_err(|source| SealError::Read { path: shown(), source })?;
+        let line = text
+            .lines()
+            .map(str::trim)
+            .find(|line| line.starts_with("SX"))
+            .ok_or_else(|| SealError::NoSeed { path: shown() })?;
         Self::from_key(XKey::from_seed(line).map_err(|_| SealError::NoSeed { path: shown() })?)
     }
 
@@ -120,7 +126,8 @@ mod tests {
 
     #[test]
     fn opens_for_its_recipient_and_from_its_sender_alone() {
-        let (broker, job, other) = (SealSeed::generate().unwrap(), SealSeed::generate().unwrap(), SealSeed::generate().unwrap());
+        let (broker, job, other) =
+            (SealSeed::generate().unwrap(), SealSeed::generate().unwrap(), SealSeed::generate().unwrap());
         let sealed = broker.seal(job.public(), b"canary").unwrap();
         assert_eq!(job.open(broker.public(), &sealed).unwrap().as_slice(), b"canary");
         assert!(matches!(other.open(broker.public(), &sealed), Err(SealError::Open)));

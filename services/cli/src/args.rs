@@ -1,0 +1,266 @@
+//! Flags and subcommands.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use contracts::{
+    AccountId, ConnectionId, EnrollmentId, Region, SealingKey, TenantId, connection::ConnectionState,
+    costs::BillingPeriod, credentials::Purpose,
+};
+use messaging::{Bus, NatsConfig};
+
+use crate::error::CliError;
+
+/// Connects a product to its customers' AWS accounts: the command line for operators and jobs.
+#[derive(Debug, Parser)]
+#[command(name = "rolebridge", version, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    #[command(flatten)]
+    nats: Nats,
+}
+
+/// Optional here, because some commands need no bus.
+#[derive(Debug, ClapArgs)]
+struct Nats {
+    /// Where NATS listens: nats://host:port, or tls://host:port.
+    #[arg(long, global = true, env = "ROLEBRIDGE_NATS_URL", value_name = "URL")]
+    nats_url: Option<String>,
+    /// File with the nkey seed (SU...) of the user to be.
+    #[arg(long, global = true, env = "ROLEBRIDGE_NATS_SEED_FILE", value_name = "FILE")]
+    nats_seed_file: Option<PathBuf>,
+    /// Name of that user in the server's configuration: it names the private inbox.
+    #[arg(long, global = true, env = "ROLEBRIDGE_NATS_USER", default_value = "operator", value_name = "NAME")]
+    nats_user: String,
+    /// PEM file with the roots that the server's certificate is checked against.
+    #[arg(long, global = true, env = "ROLEBRIDGE_NATS_CA_FILE", value_name = "FILE")]
+    nats_ca_file: Option<PathBuf>,
+}
+
+impl Args {
+    pub(crate) async fn connect(&self) -> Result<Bus, CliError> {
+        let url = self.nats.nats_url.as_deref().ok_or(CliError::NoUrl)?;
+        let config = NatsConfig {
+            nats_url: url.parse().map_err(|_| CliError::BadUrl { text: url.to_owned() })?,
+            nats_seed_file: self.nats.nats_seed_file.clone(),
+            nats_ca_file: self.nats.nats_ca_file.clone(),
+            nats_cert_file: None,
+            nats_key_file: None,
+            nats_replicas: 1,
+        };
+        Ok(Bus::connect(&config, &self.nats.nats_user).await?)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Customers of the provider.
+    #[command(subcommand)]
+    Tenants(Tenants),
+    /// Offers to connect.
+    #[command(subcommand)]
+    Enrollments(Enrollments),
+    /// Customers' AWS accounts.
+    #[command(subcommand)]
+    Connections(Connections),
+    /// What was done to a tenant, when and why.
+    Audit(Audit),
+    /// Short-lived credentials for one connection.
+    #[command(subcommand)]
+    Credentials(Credentials),
+    /// A tenant's costs by service.
+    Costs(Costs),
+    /// What could not be handled, with the reason.
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// Makes key files for a new installation.
+    #[command(subcommand)]
+    Keys(Keys),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tenants {
+    /// Create a tenant; its IAM principal follows within seconds.
+    Create {
+        name: String,
+        /// The same key with the same name gives the same tenant.
+        #[arg(long)]
+        idempotency_key: Option<String>,
+    },
+    /// Show one tenant.
+    Show { tenant: TenantId },
+    /// List tenants, oldest first.
+    List(Paging),
+    /// Stop a tenant: no new enrollments, no credentials.
+    Suspend {
+        tenant: TenantId,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let a suspended tenant go on.
+    Resume {
+        tenant: TenantId,
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Enrollments {
+    /// Make an offer to connect. The callback token is shown this once.
+    Create(CreateEnrollment),
+    /// Show one enrollment.
+    Show { tenant: TenantId, enrollment: EnrollmentId },
+    /// List a tenant's enrollments, oldest first.
+    List {
+        tenant: TenantId,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Withdraw an open offer.
+    Cancel {
+        tenant: TenantId,
+        enrollment: EnrollmentId,
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CreateEnrollment {
+    pub(crate) tenant: TenantId,
+    /// For every account of an organization (StackSet) instead of one account.
+    #[arg(long, conflicts_with = "account")]
+    pub(crate) organization: bool,
+    /// Region of the stack; the provider's first when absent.
+    #[arg(long)]
+    pub(crate) region: Option<Region>,
+    /// Only this account may use the offer.
+    #[arg(long)]
+    pub(crate) account: Option<AccountId>,
+    /// Bucket of the customer's cost export, if known.
+    #[arg(long)]
+    pub(crate) cost_bucket: Option<String>,
+    /// Prefix of the cost export in the bucket.
+    #[arg(long, requires = "cost_bucket", default_value = "")]
+    pub(crate) cost_prefix: String,
+    /// Seconds that the offer stands, 60 to 2592000.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) expires_in: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Connections {
+    /// Show one connection with the evidence of its last probes.
+    Show { tenant: TenantId, connection: ConnectionId },
+    /// List a tenant's connections, oldest first.
+    List {
+        tenant: TenantId,
+        /// Only those in this state, such as verified.
+        #[arg(long, value_parser = parse_state)]
+        state: Option<ConnectionState>,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// End a connection, for good.
+    Revoke {
+        tenant: TenantId,
+        connection: ConnectionId,
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+fn parse_state(text: &str) -> Result<ConnectionState, String> {
+    let states = "registered, verifying, verified, rejected, degraded, insecure, disconnected, revoked";
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| format!("not a state; there are: {states}"))
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Paging {
+    /// At most so many, 1 to 500.
+    #[arg(long)]
+    pub(crate) limit: Option<u16>,
+    /// Go on after this mark, printed at the end of the page before.
+    #[arg(long)]
+    pub(crate) after: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Audit {
+    pub(crate) tenant: TenantId,
+    #[command(flatten)]
+    pub(crate) paging: Paging,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Credentials {
+    /// Print credentials as the AWS SDKs' credential_process wants them. Not to a terminal.
+    Process(Process),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Process {
+    pub(crate) tenant: TenantId,
+    pub(crate) connection: ConnectionId,
+    #[arg(long, default_value = "cost-read")]
+    pub(crate) purpose: Purpose,
+    /// The broker's public key (X...): answers sealed by another are refused.
+    #[arg(long, env = "ROLEBRIDGE_SEALING_KEY", value_name = "KEY")]
+    pub(crate) sealing_key: SealingKey,
+    /// Who asks, for the audit and the session name in CloudTrail.
+    #[arg(long, default_value = "rolebridge-cli")]
+    pub(crate) requester: String,
+    /// Seconds that the session should last, 900 to 3600.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) duration: Option<u32>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Costs {
+    pub(crate) tenant: TenantId,
+    /// Only this connection.
+    #[arg(long)]
+    pub(crate) connection: Option<ConnectionId>,
+    /// Only this billing period, such as 2018-11.
+    #[arg(long)]
+    pub(crate) period: Option<BillingPeriod>,
+    /// The dearest so many services, 1 to 200.
+    #[arg(long)]
+    pub(crate) top: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLetters {
+    /// List them, oldest first.
+    List {
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Go on after this sequence number.
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+    },
+    /// Publish one again on the subject it came on, and take it off the list.
+    Replay {
+        /// Its sequence number, as listed.
+        sequence: u64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Make an nkey seed file for each NATS user, and nats.env with the public keys for the server's configuration.
+    Nats {
+        /// Folder to write to; nothing in it is overwritten.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}

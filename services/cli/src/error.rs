@@ -1,0 +1,44 @@
+//! What can go wrong on the command line.
+
+use std::path::PathBuf;
+
+use client::IssueError;
+use messaging::{BusError, ConnectError, PublishError, RequestError, seal::SealError};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error("no NATS address: give --nats-url or ROLEBRIDGE_NATS_URL, such as nats://127.0.0.1:4222")]
+    NoUrl,
+    #[error("{text} is no NATS address: it should look like nats://127.0.0.1:4222")]
+    BadUrl { text: String },
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(
+        "credentials are not printed to a terminal: pipe them, or name this command as credential_process in ~/.aws/config"
+    )]
+    Terminal,
+    #[error("the answer could not be written as JSON")]
+    Json(#[from] serde_json::Error),
+    #[error("cannot write {path}: is it there already, or not yours to write?")]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("no key could be made")]
+    Key(#[source] nkeys::error::Error),
+    #[error("the dead letters cannot be read: {problem}")]
+    DeadLetters { problem: String },
+    #[error("there is no dead letter {sequence}: rolebridge dead-letters list shows those there are")]
+    NoLetter { sequence: u64 },
+}

@@ -1,0 +1,198 @@
+//! Tenants, enrollments, connections and the audit log: what tenant-registry answers.
+
+use std::time::Duration;
+
+use contracts::{
+    PageRequest,
+    audit::ListAudit,
+    connection::{Connection, GetConnection, ListConnections, ListConnectionsRequest, RevokeConnection},
+    costs::ExportLocation,
+    enrollment::{
+        CancelEnrollment, CreateEnrollment, CreateEnrollmentRequest, Enrollment, EnrollmentKind, EnrollmentOffer,
+        GetEnrollment, ListEnrollments,
+    },
+    tenant::{
+        CreateTenant, CreateTenantRequest, Empty, GetTenant, ListTenants, ResumeTenant, SuspendTenant, Tenant,
+        WithReason,
+    },
+};
+use messaging::Bus;
+
+use crate::{
+    args::{Audit, Connections, Enrollments, Paging, Tenants},
+    error::CliError,
+    show::{Output, instant},
+};
+
+/// How long the registry may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+impl From<Paging> for PageRequest {
+    fn from(paging: Paging) -> Self {
+        Self { limit: paging.limit, after: paging.after }
+    }
+}
+
+/// A kebab-case word of the wire, for a table.
+fn word<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(ToOwned::to_owned)).unwrap_or_default()
+}
+
+fn show_tenant(tenant: &Tenant, output: Output) -> Result<(), CliError> {
+    let role = tenant.principal_role.as_ref().map_or_else(|| "not made yet".to_owned(), ToString::to_string);
+    let lines = [
+        ("tenant", tenant.tenant.to_string()),
+        ("name", tenant.name.clone()),
+        ("state", word(&tenant.state)),
+        ("principal role", role),
+        ("created", tenant.created_at.to_string()),
+    ];
+    output.one(tenant, &lines)
+}
+
+pub(crate) async fn tenants(bus: &Bus, command: Tenants, output: Output) -> Result<(), CliError> {
+    let tenant = match command {
+        Tenants::Create { name, idempotency_key } => {
+            bus.request::<CreateTenant>(
+                CreateTenant::subject(),
+                &CreateTenantRequest { name, idempotency_key },
+                TIMEOUT,
+            )
+            .await?
+        }
+        Tenants::Show { tenant } => bus.request::<GetTenant>(GetTenant::subject(tenant), &Empty {}, TIMEOUT).await?,
+        Tenants::Suspend { tenant, reason } => {
+            bus.request::<SuspendTenant>(SuspendTenant::subject(tenant), &WithReason { reason }, TIMEOUT).await?
+        }
+        Tenants::Resume { tenant, reason } => {
+            bus.request::<ResumeTenant>(ResumeTenant::subject(tenant), &WithReason { reason }, TIMEOUT).await?
+        }
+        Tenants::List(paging) => {
+            let page = bus.request::<ListTenants>(ListTenants::subject(), &paging.into(), TIMEOUT).await?;
+            let row = |t: &Tenant| vec![t.tenant.to_string(), word(&t.state), t.created_at.to_string(), t.name.clone()];
+            return output.page(&page, &["TENANT", "STATE", "CREATED", "NAME"], row);
+        }
+    };
+    show_tenant(&tenant, output)
+}
+
+fn show_enrollment(enrollment: &Enrollment, output: Output) -> Result<(), CliError> {
+    output.one(enrollment, &enrollment_lines(enrollment))
+}
+
+fn enrollment_lines(enrollment: &Enrollment) -> Vec<(&'static str, String)> {
+    vec![
+        ("enrollment", enrollment.enrollment.to_string()),
+        ("tenant", enrollment.tenant.to_string()),
+        ("kind", word(&enrollment.kind)),
+        ("state", word(&enrollment.state)),
+        ("region", enrollment.region.to_string()),
+        ("expires", enrollment.expires_at.to_string()),
+    ]
+}
+
+fn show_offer(offer: &EnrollmentOffer, output: Output) -> Result<(), CliError> {
+    let mut lines = enrollment_lines(&offer.enrollment);
+    lines.push(("external ID", offer.external_id.as_str().to_owned()));
+    lines.push(("callback token", format!("{} (shown this once)", offer.callback_token.expose())));
+    lines.push(("quick-create", offer.quick_create_url.clone()));
+    for command in &offer.commands {
+        lines.push(("command", command.clone()));
+    }
+    output.one(offer, &lines)
+}
+
+pub(crate) async fn enrollments(bus: &Bus, command: Enrollments, output: Output) -> Result<(), CliError> {
+    match command {
+        Enrollments::Create(args) => {
+            let request = CreateEnrollmentRequest {
+                kind: if args.organization { EnrollmentKind::Organization } else { EnrollmentKind::Account },
+                region: args.region,
+                account: args.account,
+                cost_export: args.cost_bucket.map(|bucket| ExportLocation { bucket, prefix: args.cost_prefix }),
+                expires_in_s: args.expires_in,
+            };
+            let offer =
+                bus.request::<CreateEnrollment>(CreateEnrollment::subject(args.tenant), &request, TIMEOUT).await?;
+            show_offer(&offer, output)
+        }
+        Enrollments::Show { tenant, enrollment } => show_enrollment(
+            &bus.request::<GetEnrollment>(GetEnrollment::subject(tenant, enrollment), &Empty {}, TIMEOUT).await?,
+            output,
+        ),
+        Enrollments::Cancel { tenant, enrollment, reason } => {
+            let subject = CancelEnrollment::subject(tenant, enrollment);
+            show_enrollment(&bus.request::<CancelEnrollment>(subject, &WithReason { reason }, TIMEOUT).await?, output)
+        }
+        Enrollments::List { tenant, paging } => {
+            let page =
+                bus.request::<ListEnrollments>(ListEnrollments::subject(tenant), &paging.into(), TIMEOUT).await?;
+            let row = |e: &Enrollment| {
+                vec![
+                    e.enrollment.to_string(),
+                    word(&e.kind),
+                    word(&e.state),
+                    e.region.to_string(),
+                    e.expires_at.to_string(),
+                ]
+            };
+            output.page(&page, &["ENROLLMENT", "KIND", "STATE", "REGION", "EXPIRES"], row)
+        }
+    }
+}
+
+fn show_connection(connection: &Connection, output: Output) -> Result<(), CliError> {
+    let mut lines = vec![
+        ("connection", connection.connection.to_string()),
+        ("tenant", connection.tenant.to_string()),
+        ("account", connection.account.to_string()),
+        ("region", connection.region.to_string()),
+        ("role", connection.role_arn.to_string()),
+        ("state", connection.state.to_string()),
+        ("reason", connection.reason.clone().unwrap_or_else(|| "-".to_owned())),
+        ("verified", instant(connection.verified_at)),
+    ];
+    for probe in &connection.evidence {
+        let error = probe.error_code.as_deref().unwrap_or("-");
+        let request = probe.aws_request_id.as_deref().unwrap_or("-");
+        lines.push((
+            "probe",
+            format!(
+                "{} {} at {} (error {error}, AWS request {request})",
+                word(&probe.probe),
+                word(&probe.outcome),
+                probe.at
+            ),
+        ));
+    }
+    output.one(connection, &lines)
+}
+
+pub(crate) async fn connections(bus: &Bus, command: Connections, output: Output) -> Result<(), CliError> {
+    let connection = match command {
+        Connections::Show { tenant, connection } => {
+            bus.request::<GetConnection>(GetConnection::subject(tenant, connection), &Empty {}, TIMEOUT).await?
+        }
+        Connections::Revoke { tenant, connection, reason } => {
+            let subject = RevokeConnection::subject(tenant, connection);
+            bus.request::<RevokeConnection>(subject, &WithReason { reason }, TIMEOUT).await?
+        }
+        Connections::List { tenant, state, paging } => {
+            let request = ListConnectionsRequest { state, page: paging.into() };
+            let page = bus.request::<ListConnections>(ListConnections::subject(tenant), &request, TIMEOUT).await?;
+            let row = |c: &Connection| {
+                vec![c.connection.to_string(), c.account.to_string(), c.state.to_string(), instant(c.verified_at)]
+            };
+            return output.page(&page, &["CONNECTION", "ACCOUNT", "STATE", "VERIFIED"], row);
+        }
+    };
+    show_connection(&connection, output)
+}
+
+pub(crate) async fn audit(bus: &Bus, command: &Audit, output: Output) -> Result<(), CliError> {
+    let page =
+        bus.request::<ListAudit>(ListAudit::subject(command.tenant), &command.paging.clone().into(), TIMEOUT).await?;
+    output.page(&page, &["AT", "ACTOR", "ACTION", "REASON"], |e| {
+        vec![e.at.to_string(), e.actor.clone(), e.action.clone(), e.reason.clone()]
+    })
+}
