@@ -1,0 +1,124 @@
+//! The AWS emulator (ministack) with IAM on, on loopback, with nothing left behind.
+
+use std::{process::Command, time::Duration};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
+
+use crate::{
+    account::Account,
+    error::{Result, SandboxError},
+    port::PortLease,
+    process::Process,
+    reaper::Scratch,
+    toolbox::Toolbox,
+};
+
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// A running emulator: several AWS accounts in one server, all state in memory.
+#[derive(Debug)]
+pub struct AwsEmulator {
+    process: Process,
+    port: PortLease,
+    python: std::path::PathBuf,
+    // After the process, which uses it.
+    _scratch: Scratch,
+}
+
+/// Whom credentials speak for, in the words of STS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallerIdentity {
+    pub account: String,
+    pub arn: String,
+}
+
+impl AwsEmulator {
+    /// Starts an emulator and waits until it answers. Call [`AwsEmulator::assert_iam_is_on`] before believing any refusal of it.
+    ///
+    /// # Errors
+    /// It does not start; the error holds the end of its log.
+    pub async fn start(tools: &Toolbox) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let port = PortLease::take()?;
+        let mut command = Command::new(tools.python());
+        command
+            .args(["-I", "-m", "ministack"])
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", scratch.make("home")?)
+            .env("TMPDIR", scratch.make("tmp")?)
+            .env("S3_DATA_DIR", scratch.make("s3")?)
+            .env("STATE_DIR", scratch.make("state")?)
+            // Its default is to let everybody do everything, and to listen on all addresses.
+            .env("AUTH", "true")
+            .env("BIND_HOST", "127.0.0.1")
+            .env("MINISTACK_HOST", "127.0.0.1")
+            .env("GATEWAY_PORT", port.number().to_string())
+            .env("IOT_MTLS_ENABLED", "0")
+            .env("SFTP_ENABLED", "0")
+            .env("LAMBDA_EXECUTOR", "local")
+            // No container daemon of this machine is to be touched.
+            .env("DOCKER_HOST", "unix:///nonexistent")
+            .env("LOG_LEVEL", "INFO")
+            .current_dir(scratch.path());
+        let mut process = Process::spawn("the AWS emulator", command, &scratch.join("log"))?;
+        let health = format!("http://{}/_ministack/health", port.address());
+        let client = reqwest::Client::builder().no_proxy().build().map_err(SandboxError::aws("make an HTTP client"))?;
+        process
+            .wait_until(READY_WITHIN, async || {
+                client.get(&health).send().await.is_ok_and(|response| response.status().is_success())
+            })
+            .await?;
+        Ok(Self { process, port, python: tools.python(), _scratch: scratch })
+    }
+
+    /// `http://127.0.0.1:port`: the endpoint of every service (`AWS_ENDPOINT_URL`), and the origin of the `ResponseURL`s of its CloudFormation.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.port.address())
+    }
+
+    /// The account `id` (12 digits) in `region`, as its root. Accounts need not be made.
+    #[must_use]
+    pub fn account(&self, id: &str, region: &str) -> Account {
+        Account::new(id, region, self.sdk_config(region, root_credentials(id)), self.python.clone())
+    }
+
+    /// Configuration of an SDK client that speaks to the emulator with `credentials`.
+    #[must_use]
+    pub fn sdk_config(&self, region: &str, credentials: Credentials) -> SdkConfig {
+        SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(region.to_owned()))
+            .endpoint_url(self.endpoint())
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .build()
+    }
+
+    /// Asks STS whom `credentials` speak for.
+    ///
+    /// # Errors
+    /// STS refuses, or does not name an account.
+    pub async fn caller_identity(&self, region: &str, credentials: Credentials) -> Result<CallerIdentity> {
+        let client = aws_sdk_sts::Client::new(&self.sdk_config(region, credentials));
+        let answer = client
+            .get_caller_identity()
+            .send()
+            .await
+            .map_err(SandboxError::aws("ask STS for the caller's identity"))?;
+        let (account, arn) = (answer.account.unwrap_or_default(), answer.arn.unwrap_or_default());
+        Ok(CallerIdentity { account, arn })
+    }
+
+    /// What the emulator has logged. It may hold what clients sent.
+    #[must_use]
+    pub fn log_text(&self) -> String {
+        self.process.log_text()
+    }
+}
+
+/// In the emulator the account ID is the access key of its root, and the secret is not checked.
+pub(crate) fn root_credentials(account: &str) -> Credentials {
+    Credentials::new(account, "unchecked", None, None, "sandbox-root")
+}

@@ -1,0 +1,78 @@
+//! The provider's side in the emulator: the very template that operators launch, and one IAM user for each service that talks to AWS, with nothing but
+//! that template's policy.
+
+use std::collections::BTreeMap;
+
+use aws_credential_types::Credentials;
+
+use crate::{
+    account::{Account, StackRequest},
+    emulator::AwsEmulator,
+    error::{Result, SandboxError},
+};
+
+/// What operators launch in their own account.
+pub const PROVIDER_TEMPLATE: &str = include_str!("../../aws/provider.yaml");
+/// What customers launch in theirs.
+pub const CUSTOMER_TEMPLATE: &str = include_str!("../../aws/customer.yaml");
+
+/// On AWS a service runs as a role of its compute; here each gets a user with an access key.
+const IDENTITIES: &str = r#"{
+  "Parameters": {"IngestPolicy": {"Type": "String"}, "BrokerPolicy": {"Type": "String"}},
+  "Resources": {
+    "Ingest": {"Type": "AWS::IAM::User", "Properties": {"UserName": "callback-ingest", "ManagedPolicyArns": [{"Ref": "IngestPolicy"}]}},
+    "Broker": {"Type": "AWS::IAM::User", "Properties": {"UserName": "role-chain-broker", "ManagedPolicyArns": [{"Ref": "BrokerPolicy"}]}}
+  }
+}"#;
+
+/// The provider's account once its template stands.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    pub account: Account,
+    pub topic_arn: String,
+    pub queue_url: String,
+    pub queue_arn: String,
+    pub dead_letter_queue_url: String,
+    pub wrapping_key_arn: String,
+    pub callback_ingest_policy_arn: String,
+    pub role_chain_broker_policy_arn: String,
+    /// May take callbacks from the queue, and nothing else.
+    pub callback_ingest: Credentials,
+    /// May keep principals and use the wrapping key, and nothing else.
+    pub role_chain_broker: Credentials,
+}
+
+impl Provider {
+    /// Launches `deploy/aws/provider.yaml`, and makes the services' users.
+    ///
+    /// # Errors
+    /// A stack does not reach `CREATE_COMPLETE`, with the reason.
+    pub async fn deploy(emulator: &AwsEmulator, account: &str, region: &str) -> Result<Self> {
+        let account = emulator.account(account, region);
+        let mut outputs = account.deploy(&StackRequest::new("rolebridge", PROVIDER_TEMPLATE)).await?.outputs;
+        let callback_ingest_policy_arn = take(&mut outputs, "CallbackIngestPolicyArn")?;
+        let role_chain_broker_policy_arn = take(&mut outputs, "RoleChainBrokerPolicyArn")?;
+        let identities = StackRequest::new("rolebridge-identities", IDENTITIES)
+            .parameter("IngestPolicy", &callback_ingest_policy_arn)
+            .parameter("BrokerPolicy", &role_chain_broker_policy_arn);
+        account.deploy(&identities).await?;
+        let callback_ingest = account.create_access_key("callback-ingest").await?;
+        let role_chain_broker = account.create_access_key("role-chain-broker").await?;
+        Ok(Self {
+            account,
+            topic_arn: take(&mut outputs, "CallbackTopicArn")?,
+            queue_url: take(&mut outputs, "CallbackQueueUrl")?,
+            queue_arn: take(&mut outputs, "CallbackQueueArn")?,
+            dead_letter_queue_url: take(&mut outputs, "CallbackDeadLetterQueueUrl")?,
+            wrapping_key_arn: take(&mut outputs, "WrappingKeyArn")?,
+            callback_ingest_policy_arn,
+            role_chain_broker_policy_arn,
+            callback_ingest,
+            role_chain_broker,
+        })
+    }
+}
+
+fn take(outputs: &mut BTreeMap<String, String>, name: &'static str) -> Result<String> {
+    outputs.remove(name).ok_or(SandboxError::MissingOutput(name))
+}

@@ -1,0 +1,19 @@
+//! PostgreSQL starts, gives each test a database of its own, and leaves nothing.
+
+use sandbox::{PostgresServer, Toolbox};
+
+#[tokio::test]
+async fn a_server_with_databases_of_their_own() {
+    let tools = tokio::task::spawn_blocking(|| Toolbox::fetch_test_tools(|line| eprintln!("{line}")))
+        .await
+        .expect("joins")
+        .expect("tools");
+    let server = PostgresServer::start(&tools).await.expect("PostgreSQL starts");
+    let one = server.create_database().expect("a database");
+    let other = server.create_database().expect("another");
+    assert_ne!(one, other);
+    let address = one.rsplit('@').next().and_then(|rest| rest.split('/').next()).expect("an address").to_owned();
+    assert!(std::net::TcpStream::connect(&address).is_ok());
+    drop(server);
+    assert!(std::net::TcpStream::connect(&address).is_err(), "it is gone");
+}
