@@ -1,0 +1,123 @@
+//! The queue on SQS.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_sqs::{
+    Client,
+    types::{ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, MessageSystemAttributeName},
+};
+use zeroize::Zeroizing;
+
+use super::{BATCH, Queue, QueueError, Receipt, Received};
+
+/// SQS by its standard API.
+#[derive(Debug, Clone)]
+pub struct SqsQueue {
+    client: Client,
+    url: String,
+}
+
+/// Some entries of a batch were refused.
+#[derive(Debug, thiserror::Error)]
+#[error("SQS refused {count} of the batch, the first with {code}")]
+struct Partial {
+    count: usize,
+    code: String,
+}
+
+impl SqsQueue {
+    /// Nothing is sent yet.
+    #[must_use]
+    pub fn new(client: Client, url: String) -> Self {
+        Self { client, url }
+    }
+}
+
+fn failed<E>(operation: &'static str) -> impl FnOnce(aws_sdk_sqs::error::SdkError<E>) -> QueueError
+where
+    E: aws_sdk_sqs::error::ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    move |error| QueueError { operation, source: Box::new(aws::classify(&error)) }
+}
+
+fn seconds(span: Duration) -> i32 {
+    i32::try_from(span.as_secs()).unwrap_or(i32::MAX)
+}
+
+fn whole(operation: &'static str, refused: &[aws_sdk_sqs::types::BatchResultErrorEntry]) -> Result<(), QueueError> {
+    match refused.first() {
+        None => Ok(()),
+        Some(first) => {
+            let source = Partial { count: refused.len(), code: first.code().to_owned() };
+            Err(QueueError { operation, source: Box::new(source) })
+        }
+    }
+}
+
+#[async_trait]
+impl Queue for SqsQueue {
+    async fn receive(&self, wait: Duration, visibility: Duration) -> Result<Vec<Received>, QueueError> {
+        let reply = self
+            .client
+            .receive_message()
+            .queue_url(&self.url)
+            .max_number_of_messages(i32::try_from(BATCH).unwrap_or(1))
+            .wait_time_seconds(seconds(wait))
+            .visibility_timeout(seconds(visibility))
+            .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+            .send()
+            .await
+            .map_err(failed("ReceiveMessage"))?;
+        let received = reply.messages.unwrap_or_default().into_iter().filter_map(|message| {
+            let count = message
+                .attributes
+                .as_ref()
+                .and_then(|all| all.get(&MessageSystemAttributeName::ApproximateReceiveCount));
+            Some(Received {
+                deliveries: count.and_then(|count| count.parse().ok()).unwrap_or(1),
+                id: message.message_id.unwrap_or_default(),
+                receipt: Receipt::new(message.receipt_handle?),
+                body: Zeroizing::new(message.body.unwrap_or_default()),
+            })
+        });
+        Ok(received.collect())
+    }
+
+    async fn delete(&self, receipts: &[Receipt]) -> Result<(), QueueError> {
+        const OPERATION: &str = "DeleteMessageBatch";
+        let invalid = |source| QueueError { operation: OPERATION, source: Box::new(source) };
+        let entries: Result<Vec<_>, _> = receipts
+            .iter()
+            .enumerate()
+            .map(|(index, receipt)| {
+                DeleteMessageBatchRequestEntry::builder().id(index.to_string()).receipt_handle(receipt.as_str()).build()
+            })
+            .collect();
+        let request =
+            self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries.map_err(invalid)?));
+        whole(OPERATION, request.send().await.map_err(failed(OPERATION))?.failed())
+    }
+
+    async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> Result<(), QueueError> {
+        const OPERATION: &str = "ChangeMessageVisibilityBatch";
+        let invalid = |source| QueueError { operation: OPERATION, source: Box::new(source) };
+        let entries: Result<Vec<_>, _> = receipts
+            .iter()
+            .enumerate()
+            .map(|(index, receipt)| {
+                ChangeMessageVisibilityBatchRequestEntry::builder()
+                    .id(index.to_string())
+                    .receipt_handle(receipt.as_str())
+                    .visibility_timeout(seconds(visibility))
+                    .build()
+            })
+            .collect();
+        let request = self
+            .client
+            .change_message_visibility_batch()
+            .queue_url(&self.url)
+            .set_entries(Some(entries.map_err(invalid)?));
+        whole(OPERATION, request.send().await.map_err(failed(OPERATION))?.failed())
+    }
+}
