@@ -40,6 +40,12 @@ pub enum SandboxError {
     IamOff(&'static str),
     #[error("cannot make a key for the NATS user {user}")]
     Nkey { user: &'static str, source: nkeys::error::Error },
+    #[error("{0} is no address")]
+    NatsAddress(String),
+    #[error("cannot connect to nats-server as {user}")]
+    Bus { user: &'static str, source: messaging::ConnectError },
+    #[error("cannot make the sealing keys")]
+    Seal { source: messaging::seal::SealError },
     #[error("cannot connect to nats-server as {user}")]
     NatsConnect { user: &'static str, source: async_nats::ConnectError },
 }

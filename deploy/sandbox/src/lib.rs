@@ -19,6 +19,7 @@ mod provider;
 mod reaper;
 mod root;
 mod service;
+mod system;
 mod toolbox;
 
 pub use account::{Account, ResourceFailure, StackRequest, StackState};
@@ -28,4 +29,5 @@ pub use nats::{NatsServer, NatsUser};
 pub use postgres::PostgresServer;
 pub use provider::{CUSTOMER_TEMPLATE, PROVIDER_TEMPLATE, Provider};
 pub use service::ServiceProcess;
+pub use system::{PROVIDER_ACCOUNT, REGION, Service, System, SystemOptions};
 pub use toolbox::Toolbox;

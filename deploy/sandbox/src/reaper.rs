@@ -31,7 +31,7 @@ while read -r verb what; do
 " ;;
   esac
 done
-for group in $groups; do kill -KILL -- "-$group"; done
+for group in $groups; do kill -s KILL -- "-$group"; done
 printf %s "$folders" | while read -r folder; do
   case $folder in */rolebridge-sandbox.*) rm -rf -- "$folder" ;; esac
 done

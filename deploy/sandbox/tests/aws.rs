@@ -1,9 +1,14 @@
 //! The emulator behaves as the rest of the tests assume, and the templates work in it: canaries for its quirks included.
 
+// Tests may panic; clippy's own exception does not reach the helpers of an integration test.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
-use sandbox::{Account, AwsEmulator, CUSTOMER_TEMPLATE, Provider, StackRequest, StackState, Toolbox};
+use sandbox::{
+    Account, AwsEmulator, CUSTOMER_TEMPLATE, PROVIDER_TEMPLATE, Provider, StackRequest, StackState, Toolbox,
+};
 use serde_json::{Value, json};
 
 const PROVIDER: &str = "111111111111";
@@ -178,6 +183,56 @@ async fn a_failed_answer_rolls_the_stack_back_with_the_reason() {
     let failure = state.failure.expect("a reason");
     assert_eq!(failure.logical_id, "Connection");
     assert!(failure.reason.contains("without the external ID"), "{}", failure.reason);
+}
+
+#[tokio::test]
+async fn a_stack_without_costs_can_be_given_a_bucket_later() {
+    let emulator = emulator().await;
+    let (provider, customer) = provider_and_customer(&emulator).await;
+    let mut plain = customer_stack(&provider);
+    plain.parameters.retain(|name, _| !name.starts_with("Cost"));
+    let stack = customer.create_stack(&plain).await.expect("launched");
+    let (_, request) = next_callback(&emulator, &provider).await;
+    assert_eq!(request["ResourceProperties"]["CostBucket"], "");
+    answer(&request, "SUCCESS", "").await;
+    customer.wait_stack(&stack, MINUTE, StackState::is_final).await.expect("ends");
+
+    customer.update_stack(&customer_stack(&provider)).await.expect("updating");
+    let (_, request) = next_callback(&emulator, &provider).await;
+    assert_eq!(request["RequestType"], "Update");
+    assert_eq!(request["OldResourceProperties"]["CostBucket"], "");
+    assert_eq!(request["ResourceProperties"]["CostBucket"], "acme-costs");
+    assert_eq!(request["ResourceProperties"]["RoleArn"], request["OldResourceProperties"]["RoleArn"]);
+    answer(&request, "SUCCESS", "").await;
+    let state = customer.wait_stack(&stack, MINUTE, StackState::is_final).await.expect("ends");
+    assert_eq!(state.status, "UPDATE_COMPLETE");
+}
+
+/// provider-region.yaml: a topic in another region feeds the one queue, once provider.yaml names it.
+#[tokio::test]
+async fn a_topic_of_another_region_feeds_the_queue() {
+    const ELSEWHERE: &str = "us-west-2";
+    let emulator = emulator().await;
+    let provider = Provider::deploy(&emulator, PROVIDER, REGION).await.expect("the provider's template");
+    let template = include_str!("../../aws/provider-region.yaml");
+    let regional = StackRequest::new("rolebridge-region", template).parameter("CallbackQueueArn", &provider.queue_arn);
+    let outputs = emulator.account(PROVIDER, ELSEWHERE).deploy(&regional).await.expect("the regional template").outputs;
+    let topic = &outputs["CallbackTopicArn"];
+    let widened = StackRequest::new("rolebridge", PROVIDER_TEMPLATE).parameter("ExtraTopicArns", topic);
+    provider.account.update_stack(&widened).await.expect("updating");
+    let state = provider.account.wait_stack("rolebridge", MINUTE, StackState::is_final).await.expect("ends");
+    assert_eq!(state.status, "UPDATE_COMPLETE");
+
+    let customer = emulator.account(CUSTOMER, ELSEWHERE);
+    customer.install_callback_bridge(topic).await.expect("the bridge");
+    let stack =
+        customer.create_stack(&customer_stack(&provider).parameter("CallbackTopicArn", topic)).await.expect("launched");
+    let (envelope, request) = next_callback(&emulator, &provider).await;
+    assert_eq!(envelope["TopicArn"], topic.as_str());
+    assert_eq!(request["StackId"], stack);
+    answer(&request, "SUCCESS", "").await;
+    let state = customer.wait_stack(&stack, MINUTE, StackState::is_final).await.expect("ends");
+    assert_eq!(state.status, "CREATE_COMPLETE");
 }
 
 /// Canary: without the bridge a topic is no service token. If this fails, the emulator has learned to publish, and the bridge can go.

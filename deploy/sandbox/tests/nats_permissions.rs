@@ -1,5 +1,8 @@
 //! Rows of the permission matrix of deploy/nats, held against a real server: what a user may do works, what it may not is refused.
 
+// Tests may panic; clippy's own exception does not reach the helpers of an integration test.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
 use std::time::Duration;
 
 use async_nats::{Client, Event, jetstream};
@@ -110,6 +113,7 @@ async fn each_user_publishes_only_what_is_its_own() {
                 "rolebridge.internal.v1.reports.verification.t.c",
                 "rolebridge.events.v1.principal.ready.t",
                 "rolebridge.rpc.v1.credentials.issue.cost-read.t.c",
+                "rolebridge.internal.v1.dead-letters.callback-ingest",
                 "$KV.rolebridge-principals.t",
                 "$JS.API.STREAM.DELETE.ROLEBRIDGE_JOBS",
             ],
@@ -139,6 +143,9 @@ async fn each_user_publishes_only_what_is_its_own() {
                 "rolebridge.internal.v1.callbacks.outcome",
                 "$KV.rolebridge-answers.x",
                 "$JS.API.STREAM.MSG.GET.ROLEBRIDGE_CALLBACKS",
+                "$JS.API.CONSUMER.CREATE.ROLEBRIDGE_JOBS.cost-ingestion-jobs",
+                "$JS.API.CONSUMER.MSG.NEXT.ROLEBRIDGE_JOBS.cost-ingestion-jobs",
+                "$JS.ACK.ROLEBRIDGE_JOBS.cost-ingestion-jobs.1.1.1.1.0",
             ],
         ),
         (
@@ -309,13 +316,6 @@ async fn streams_consumers_and_buckets_work_within_the_permissions() {
     assert_eq!(job.payload, "job");
     job.ack_with(jetstream::AckKind::Progress).await.expect("in progress");
     job.double_ack().await.expect("acknowledged");
-
-    let foreign = jetstream::consumer::pull::Config {
-        durable_name: Some("tenant-registry-reports".to_owned()),
-        ..Default::default()
-    };
-    let error = tokio::time::timeout(20 * SECOND, jobs.create_consumer(foreign)).await;
-    assert!(!matches!(error, Ok(Ok(_))), "the broker may only make the consumer of its name");
 
     let bucket = broker
         .create_key_value(jetstream::kv::Config {

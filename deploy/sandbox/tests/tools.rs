@@ -1,6 +1,16 @@
-//! PostgreSQL starts, gives each test a database of its own, and leaves nothing.
+//! The tools are fetched once; PostgreSQL starts, gives each test a database of its own, and leaves nothing.
 
 use sandbox::{PostgresServer, Toolbox};
+
+#[tokio::test]
+async fn what_is_there_is_not_fetched_again() {
+    let again = tokio::task::spawn_blocking(|| {
+        Toolbox::fetch_test_tools(|line| eprintln!("{line}")).expect("tools");
+        Toolbox::fetch_test_tools(|line| panic!("nothing is to be done, but: {line}"))
+    });
+    let tools = again.await.expect("joins").expect("tools");
+    assert!(tools.nats_server().is_file() && tools.python().is_file() && tools.microburst().is_file());
+}
 
 #[tokio::test]
 async fn a_server_with_databases_of_their_own() {
