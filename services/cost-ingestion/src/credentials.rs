@@ -46,6 +46,12 @@ pub enum CredentialError {
         /// The broker's sentence.
         reason: String,
     },
+    /// The connection is not (yet, or no longer) one to issue for.
+    #[error("the broker gives no credentials for this connection at this time: {reason}")]
+    NotNow {
+        /// The broker's sentence.
+        reason: String,
+    },
     /// The broker cannot be reached, or is not able to right now.
     #[error("credentials cannot be had right now: {reason}")]
     Unavailable {
@@ -58,7 +64,7 @@ impl CredentialError {
     /// Whether asking again later may help.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::NotNow { .. })
     }
 }
 
@@ -94,6 +100,29 @@ impl Renewing {
     pub fn new(source: Arc<dyn CredentialSource>, scope: Scope) -> Self {
         Self { source, scope, held: Mutex::new(None), now: OffsetDateTime::now_utc }
     }
+
+    /// Those that are held, or fresh ones.
+    ///
+    /// # Errors
+    /// When there are none to be had.
+    pub async fn get(&self) -> Result<Arc<AwsCredential>, CredentialError> {
+        // Held while asking: of many requests that find old credentials, one asks and the rest wait for it.
+        let mut held = self.held.lock().await;
+        let now = (self.now)();
+        if let Some(held) = held.as_ref().filter(|held| now < held.renew_at) {
+            return Ok(Arc::clone(&held.credential));
+        }
+        let fresh = self.source.credentials(self.scope).await?;
+        // Sessions shorter than three margins (the emulator gives some of seconds) are renewed at two thirds of their life.
+        let life = fresh.expires_at - now;
+        let credential = Arc::new(AwsCredential {
+            key_id: fresh.access_key_id.clone(),
+            secret_key: fresh.secret_access_key.expose_secret().to_owned(),
+            token: Some(fresh.session_token.expose_secret().to_owned()),
+        });
+        *held = Some(Held { credential: Arc::clone(&credential), renew_at: fresh.expires_at - MARGIN.min(life / 3) });
+        Ok(credential)
+    }
 }
 
 impl fmt::Debug for Renewing {
@@ -107,29 +136,12 @@ impl CredentialProvider for Renewing {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        // Held while asking: of many requests that find old credentials, one asks and the rest wait for it.
-        let mut held = self.held.lock().await;
-        let now = (self.now)();
-        if let Some(held) = held.as_ref().filter(|held| now < held.renew_at) {
-            return Ok(Arc::clone(&held.credential));
-        }
-        let fresh = self.source.credentials(self.scope).await.map_err(|error| match &error {
+        self.get().await.map_err(|error| match &error {
             CredentialError::Refused { .. } => {
                 object_store::Error::PermissionDenied { path: String::new(), source: Box::new(error) }
             }
-            CredentialError::Unavailable { .. } => {
-                object_store::Error::Generic { store: "credentials", source: Box::new(error) }
-            }
-        })?;
-        // Sessions shorter than three margins (the emulator gives some of seconds) are renewed at two thirds of their life.
-        let life = fresh.expires_at - now;
-        let credential = Arc::new(AwsCredential {
-            key_id: fresh.access_key_id.clone(),
-            secret_key: fresh.secret_access_key.expose_secret().to_owned(),
-            token: Some(fresh.session_token.expose_secret().to_owned()),
-        });
-        *held = Some(Held { credential: Arc::clone(&credential), renew_at: fresh.expires_at - MARGIN.min(life / 3) });
-        Ok(credential)
+            _ => object_store::Error::Generic { store: "credentials", source: Box::new(error) },
+        })
     }
 }
 

@@ -139,7 +139,7 @@ impl Ingestor {
     /// # Errors
     /// When nothing could be told of the export, or something failed that may pass. Periods that were committed before stay so.
     pub async fn ingest(&self, order: &Order, cancel: &CancellationToken) -> Result<Vec<PeriodReport>, IngestError> {
-        let store = self.exports.open(order.scope, &order.location, &order.region)?;
+        let store = self.exports.open(order.scope, &order.location, &order.region).await?;
         let mut reports = Vec::new();
         for found in export::discover(&store, &order.location, &order.account, &self.limits).await? {
             let units = match found {

@@ -6,15 +6,23 @@
 //! | `focus` | the columns of the table |
 //! | `source` | one folder per export format: its column mapping, its rules |
 //! | `credentials` | short-lived credentials, renewed in the middle of a file |
-//! | `export` | what lies in a customer's bucket: manifests, files, bounds |
+//! | `object`, `export` | what lies in a customer's bucket: manifests, files, bounds |
 //! | `table` | the Delta Lake table: one slice replaced in one commit, and the query |
 //! | `ingest` | the order of all that for one export |
+//! | `work` | what comes and goes over NATS: events, jobs, credentials, the query |
+//! | `config` | what the program is told |
 
+pub mod config;
 pub mod credentials;
 pub mod export;
 pub mod focus;
 pub mod ingest;
 pub mod money;
 pub mod object;
+mod run;
 pub mod source;
 pub mod table;
+pub mod work;
+
+pub use config::Config;
+pub use run::{RunError, run};

@@ -12,6 +12,7 @@ pub use discover::{Discovered, Export, discover};
 pub use file::{failed, read_batches, read_period, period_of};
 pub use s3::{OpenExport, S3Exports};
 
+use crate::credentials::CredentialError;
 use object_store::path::Path;
 
 /// Bounds on what is read of one export. Beyond them it is refused whole: no bill of one account is that large.
@@ -50,6 +51,9 @@ pub enum ExportError {
     /// The bucket or prefix is no name that S3 has.
     #[error("the export location is malformed; it is a bucket name and a prefix without leading or trailing slash")]
     BadLocation,
+    /// There are no credentials to read it with.
+    #[error("{0}")]
+    Credentials(CredentialError),
     /// S3 did not answer as hoped. Whether to try again is [`ExportError::is_transient`].
     #[error("{operation} failed in the customer's bucket{}", hint(source))]
     Storage {
@@ -130,6 +134,7 @@ impl ExportError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Changed { .. } => true,
+            Self::Credentials(error) => error.is_transient(),
             Self::Storage { source, .. } => !matches!(
                 source,
                 object_store::Error::NotFound { .. }

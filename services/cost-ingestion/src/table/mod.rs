@@ -192,8 +192,9 @@ impl CostTable {
         table.snapshot().cloned().map_err(delta("reading"))
     }
 
-    /// Root of the table's files.
-    fn store(&self) -> Arc<dyn ObjectStore> {
+    /// Root of the table's files. What starts with `_` there is no data to any engine.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn ObjectStore> {
         self.log.object_store(None)
     }
 }

@@ -52,8 +52,9 @@ pub fn independent(name: &str) -> (BTreeMap<String, Decimal>, Decimal) {
 /// Opens the same store for everybody.
 pub struct OneStore(pub Arc<dyn ObjectStore>);
 
+#[async_trait::async_trait]
 impl OpenExport for OneStore {
-    fn open(&self, _: Scope, _: &ExportLocation, _: &Region) -> Result<Arc<dyn ObjectStore>, ExportError> {
+    async fn open(&self, _: Scope, _: &ExportLocation, _: &Region) -> Result<Arc<dyn ObjectStore>, ExportError> {
         Ok(Arc::clone(&self.0))
     }
 }

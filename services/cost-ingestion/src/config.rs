@@ -1,0 +1,88 @@
+//! What the program is told at its start.
+
+use crate::ingest::Payers;
+use clap::Parser;
+use contracts::{AccountId, SealingKey};
+use messaging::NatsConfig;
+use runtime::HttpConfig;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use telemetry::LogConfig;
+use url::Url;
+
+/// Reads customers' cost exports into one table in FOCUS columns, and answers what they add up to.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cost-ingestion", version)]
+pub struct Config {
+    #[command(flatten)]
+    pub nats: NatsConfig,
+    #[command(flatten)]
+    pub http: HttpConfig,
+    #[command(flatten)]
+    pub log: LogConfig,
+
+    /// Where the cost table lies: a folder, or s3://bucket/path (with the AWS_* variables).
+    #[arg(long, env = "ROLEBRIDGE_COST_TABLE", value_name = "FOLDER|S3-URL")]
+    pub cost_table: String,
+
+    /// Public key (X...) of the broker: credentials that another key has sealed are refused.
+    #[arg(long, env = "ROLEBRIDGE_SEALING_KEY", value_name = "KEY")]
+    pub sealing_key: SealingKey,
+
+    /// S3 endpoint for customers' buckets, instead of AWS's own; for the sandbox.
+    #[arg(long, env = "ROLEBRIDGE_S3_ENDPOINT", value_name = "URL")]
+    pub s3_endpoint: Option<Url>,
+
+    /// Seconds after which each connection's export is looked at again.
+    #[arg(long, env = "ROLEBRIDGE_COST_INTERVAL", default_value_t = 3600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(10..=604_800))]
+    pub cost_interval: u32,
+
+    /// Exports that are read at the same time.
+    #[arg(long, env = "ROLEBRIDGE_COST_WORKERS", default_value_t = 2, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub cost_workers: u8,
+
+    /// Whose bills are believed beside those of the connection's own account: payer accounts (comma list), or "any" where tenants connect member
+    /// accounts of organizations.
+    #[arg(long, env = "ROLEBRIDGE_COST_PAYERS", default_value = "", hide_default_value = true, value_name = "ACCOUNTS|any", value_parser = payers)]
+    pub cost_payers: Payers,
+}
+
+impl Config {
+    /// [`Self::cost_interval`] as a duration.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        Duration::from_secs(u64::from(self.cost_interval))
+    }
+}
+
+fn payers(text: &str) -> Result<Payers, String> {
+    if text == "any" {
+        return Ok(Payers::Any);
+    }
+    let accounts = text.split(',').map(str::trim).filter(|account| !account.is_empty()).map(AccountId::parse);
+    let accounts = accounts.collect::<Result<BTreeSet<_>, _>>();
+    accounts.map(Payers::OwnAnd).map_err(|_| "payers are twelve-digit account IDs joined by commas, or the word any".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(more: &[&str]) -> Result<Config, clap::Error> {
+        let key = format!("X{}", "A".repeat(55));
+        let base = ["cost-ingestion", "--nats-url", "nats://127.0.0.1:4222", "--cost-table", "/tmp/x", "--sealing-key", key.as_str()];
+        Config::try_parse_from(base.iter().chain(more))
+    }
+
+    #[test]
+    fn what_is_not_said_has_a_default_and_nonsense_is_refused() {
+        let config = parse(&[]).unwrap();
+        assert_eq!((config.cost_interval, config.cost_workers, config.cost_payers), (3600, 2, Payers::default()));
+        assert_eq!(parse(&["--cost-payers", "any"]).unwrap().cost_payers, Payers::Any);
+        let two = BTreeSet::from(["222222222222".parse().unwrap(), "333333333333".parse().unwrap()]);
+        assert_eq!(parse(&["--cost-payers", "222222222222, 333333333333"]).unwrap().cost_payers, Payers::OwnAnd(two));
+        for wrong in [["--cost-payers", "all"], ["--cost-workers", "0"], ["--cost-interval", "1"], ["--s3-endpoint", "nowhere"]] {
+            assert!(parse(&wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

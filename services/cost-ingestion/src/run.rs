@@ -1,0 +1,112 @@
+//! The program: everything made once, then four tasks until shutdown.
+
+use crate::Config;
+use crate::export::{Limits, S3Exports};
+use crate::ingest::Ingestor;
+use crate::table::{CostTable, TableError};
+use crate::work::broker::Broker;
+use crate::work::connections::Book;
+use crate::work::job::{self, Worker};
+use crate::work::{query, schedule};
+use client::Client;
+use contracts::Stream;
+use contracts::costs::QueryCosts;
+use messaging::{Bus, BusError, ConnectError, EndpointServer, consume};
+use runtime::{Health, HttpError, HttpServer, Part, RuntimeError, Supervisor};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use telemetry::TelemetryError;
+use tokio_util::sync::CancellationToken;
+
+/// Our name on the bus.
+const NAME: &str = "cost-ingestion";
+
+/// Why the program did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error("no key to receive credentials with could be made")]
+    Key(#[source] messaging::seal::SealError),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+}
+
+/// Runs until `shutdown`, or until a part dies.
+///
+/// Shutdown: no more jobs, events and questions are taken; answers in hand are given; exports in hand are left off before their commit, and come again.
+///
+/// # Errors
+/// When something needed at the start is missing, or a task died.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let telemetry = telemetry::init(NAME, &config.log)?;
+    let result = serve(&config, telemetry.clone(), shutdown).await;
+    telemetry.shutdown().await;
+    result
+}
+
+async fn serve(config: &Config, telemetry: telemetry::Telemetry, shutdown: CancellationToken) -> Result<(), RunError> {
+    let http = HttpServer::bind(&config.http).await?;
+    let table = Arc::new(CostTable::open(&config.cost_table).await?);
+    let bus = Bus::connect(&config.nats, NAME).await?;
+    for stream in [Stream::ConnectionEvents, Stream::Jobs, Stream::CostsEvents, Stream::DeadLetters] {
+        bus.ensure_stream(stream).await?;
+    }
+    let broker = Broker(Client::new(bus.clone(), config.sealing_key.clone(), NAME).map_err(RunError::Key)?);
+    let exports = Arc::new(S3Exports::new(Arc::new(broker), config.s3_endpoint.clone()));
+
+    let supervisor = Supervisor::new(shutdown);
+    let token = supervisor.token();
+    let ingestor = Ingestor::new(exports, Arc::clone(&table), Limits::default(), config.cost_payers.clone());
+    let worker = Worker { bus: bus.clone(), ingestor, table: Arc::clone(&table), shutdown: token.clone() };
+    let questions = EndpointServer::start(&bus, NAME, "Costs of all connections in FOCUS columns").await?;
+    let asked = Arc::clone(&table);
+    let questions = questions
+        .serve::<QueryCosts, _, _>(move |call| {
+            let table = Arc::clone(&asked);
+            async move { query::answer(&table, call).await }
+        })
+        .await?;
+
+    let book = Book::of(&table);
+    let (health, metrics) = (Health::new(), move || telemetry.prometheus());
+    supervisor.spawn("nats", watch(bus.clone(), health.part("nats"), token.clone()));
+    supervisor.spawn("http", http.serve(health, metrics, token.clone()));
+    supervisor.spawn("questions", questions.run(token.clone()));
+    let workers = usize::from(config.cost_workers);
+    supervisor.spawn("jobs", consume(bus.clone(), job::consumer(workers), job::router(Arc::new(worker)), token.clone()));
+    let events = schedule::router(bus.clone(), book.clone());
+    supervisor.spawn("connections", consume(bus.clone(), schedule::consumer(), events, token.clone()));
+    let (repeating_bus, interval) = (bus.clone(), config.interval());
+    supervisor.spawn("schedule", async move {
+        schedule::repeat(repeating_bus, book, interval, token).await;
+        Ok::<_, Infallible>(())
+    });
+    let result = supervisor.finish(config.http.grace()).await;
+    bus.close().await;
+    Ok(result?)
+}
+
+/// Keeps readiness with the connection's state.
+async fn watch(bus: Bus, part: Part, shutdown: CancellationToken) -> Result<(), Infallible> {
+    loop {
+        if bus.is_connected() {
+            part.ready();
+        } else {
+            part.not_ready("not connected");
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+        }
+    }
+}

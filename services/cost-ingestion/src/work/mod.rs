@@ -1,0 +1,30 @@
+//! The work that comes over NATS.
+//!
+//! `connections.rs` keeps what is known of connections, `schedule.rs` makes jobs of it, `job.rs` does one, `broker.rs` gets its credentials, `query.rs`
+//! answers. All of it is thin: what an export is and how it is read stands elsewhere.
+
+pub mod broker;
+pub mod connections;
+pub mod job;
+pub mod query;
+pub mod schedule;
+
+use contracts::EventId;
+use sha2::{Digest as _, Sha256};
+
+/// A UUIDv7 of the moment `at_ms` (milliseconds since 1970) that the same parts always give: what is published twice for one reason is then one message.
+fn same_id(at_ms: u64, parts: &[&str]) -> EventId {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    let mut tail = [0_u8; 10];
+    tail.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+    EventId::from_uuid(uuid::Builder::from_unix_timestamp_millis(at_ms, &tail).into_uuid())
+}
+
+/// The moment that a UUIDv7 carries, in milliseconds since 1970; 0 if it carries none.
+fn moment(id: uuid::Uuid) -> u64 {
+    id.get_timestamp().map_or(0, |at| at.to_unix().0 * 1000 + u64::from(at.to_unix().1) / 1_000_000)
+}
