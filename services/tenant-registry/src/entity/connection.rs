@@ -1,0 +1,69 @@
+//! Customer accounts of tenants.
+
+use contracts::{
+    AccountId, ConnectionId, EnrollmentId, Partition, Region, RoleArn, StackId, TenantId,
+    connection::{Connection, ConnectionState},
+    costs::ExportLocation,
+    verification::ProbeEvidence,
+};
+use sea_orm::entity::prelude::*;
+
+use super::{At, Id, Json, Text, of_tenant};
+
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "connections")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Id<ConnectionId>,
+    pub tenant_id: Id<TenantId>,
+    pub enrollment_id: Id<EnrollmentId>,
+    /// The stack that made it; its Update and Delete must bear the same.
+    pub stack_id: Text<StackId>,
+    pub account: Text<AccountId>,
+    pub partition: Text<Partition>,
+    pub region: Text<Region>,
+    pub role_arn: Text<RoleArn>,
+    pub cost_export: Option<Json<ExportLocation>>,
+    pub state: Text<ConnectionState>,
+    pub reason: Option<String>,
+    pub evidence: Json<Vec<ProbeEvidence>>,
+    /// Of the last grant.
+    pub revision: i64,
+    pub created_at: At,
+    pub updated_at: At,
+    pub verified_at: Option<At>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+of_tenant!(ConnectionId);
+
+/// States in which a role ARN belongs to the connection's tenant: it was verified once and has not ended.
+pub const OWNING: [ConnectionState; 4] =
+    [ConnectionState::Verified, ConnectionState::Degraded, ConnectionState::Insecure, ConnectionState::Disconnected];
+
+/// States after which nothing more comes of the connection.
+pub const ENDED: [ConnectionState; 2] = [ConnectionState::Rejected, ConnectionState::Revoked];
+
+impl From<Model> for Connection {
+    fn from(row: Model) -> Self {
+        Self {
+            tenant: row.tenant_id.0,
+            connection: row.id.0,
+            account: row.account.0,
+            partition: row.partition.0,
+            region: row.region.0,
+            role_arn: row.role_arn.0,
+            state: row.state.0,
+            reason: row.reason,
+            cost_export: row.cost_export.map(|export| export.0),
+            evidence: row.evidence.0,
+            created_at: row.created_at.0,
+            updated_at: row.updated_at.0,
+            verified_at: row.verified_at.map(|at| at.0),
+        }
+    }
+}

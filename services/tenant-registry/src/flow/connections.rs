@@ -1,0 +1,83 @@
+//! Connections and the audit log, as operators see them.
+
+use contracts::{
+    ConnectionId, ErrorCode, Page, PageRequest, TenantId,
+    audit::AuditEntry,
+    connection::{Connection, ListConnectionsRequest},
+};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+use super::{
+    Registry,
+    reports::abandon_jobs,
+    step::{self, Happening},
+    tenants::checked_reason,
+};
+use crate::{
+    entity::{Id, Text, audit, connection, tenant},
+    state::Trigger,
+    store::{Actor, During, StoreError, Tx, pages},
+    transaction,
+};
+
+fn no_such_connection(id: ConnectionId) -> StoreError {
+    StoreError::refused(ErrorCode::NotFound, format!("this tenant has no connection {id}"))
+}
+
+impl Registry {
+    /// # Errors
+    /// `not-found`; when the store fails.
+    pub async fn get_connection(&self, tenant: TenantId, id: ConnectionId) -> Result<Connection, StoreError> {
+        let row = connection::Entity::of_tenant_by_id(tenant, id).one(self.store.db()).await.during("reading the connection")?;
+        row.map(Connection::from).ok_or_else(|| no_such_connection(id))
+    }
+
+    /// # Errors
+    /// `invalid-request`; when the store fails.
+    pub async fn list_connections(&self, tenant: TenantId, request: &ListConnectionsRequest) -> Result<Page<Connection>, StoreError> {
+        let page = &request.page;
+        let mut query = connection::Entity::of_tenant(tenant).order_by_asc(connection::Column::Id).limit(pages::rows_wanted(page));
+        if let Some(state) = request.state {
+            query = query.filter(connection::Column::State.eq(Text(state)));
+        }
+        if let Some(after) = pages::after::<ConnectionId>(page)? {
+            query = query.filter(connection::Column::Id.gt(Id(after)));
+        }
+        let rows = query.all(self.store.db()).await.during("listing connections")?;
+        Ok(pages::cut(page, rows.into_iter().map(Connection::from).collect(), |connection| connection.connection.to_string()))
+    }
+
+    /// Ends a connection for good.
+    ///
+    /// # Errors
+    /// `not-found`, `invalid-request`; when the store fails.
+    pub async fn revoke_connection(&self, tenant: TenantId, id: ConnectionId, reason: &str) -> Result<Connection, StoreError> {
+        checked_reason(reason)?;
+        transaction!(self.store, tx => revoke_in(&tx, tenant, id, reason))
+    }
+
+    /// # Errors
+    /// `invalid-request`; when the store fails.
+    pub async fn list_audit(&self, tenant: TenantId, request: &PageRequest) -> Result<Page<AuditEntry>, StoreError> {
+        let mut query = audit::Entity::find()
+            .filter(audit::Column::TenantId.eq(Id(tenant)))
+            .order_by_asc(audit::Column::Sequence)
+            .limit(pages::rows_wanted(request));
+        if let Some(after) = pages::after::<i64>(request)? {
+            query = query.filter(audit::Column::Sequence.gt(after));
+        }
+        let rows = query.all(self.store.db()).await.during("listing the audit log")?;
+        Ok(pages::cut(request, rows.into_iter().map(AuditEntry::from).collect(), |entry| entry.sequence.to_string()))
+    }
+}
+
+async fn revoke_in(tx: &Tx, tenant: TenantId, id: ConnectionId, reason: &str) -> Result<Connection, StoreError> {
+    let Some(tenant) = tenant::Entity::find_by_id(Id(tenant)).lock_shared().one(&**tx).await.during("reading the tenant")? else {
+        return Err(no_such_connection(id));
+    };
+    let row = connection::Entity::of_tenant_by_id(tenant.id.0, id).lock_exclusive().one(&**tx).await.during("locking the connection")?;
+    let row = row.ok_or_else(|| no_such_connection(id))?;
+    let row = step::apply(tx, &tenant, row, &Happening::new(Trigger::Revoked, Actor::Operator).because(reason)).await?;
+    abandon_jobs(tx, &row).await?;
+    Ok(row.into())
+}

@@ -1,0 +1,86 @@
+//! What the registry does when something reaches it: a callback, a report, an operator's request. One transaction each.
+//!
+//! | module | what reaches it |
+//! |---|---|
+//! | [`callbacks`] | a stack's Create, Update, Delete: duplicates, strangers, and who goes on to |
+//! | [`register`], [`update`], [`delete`] | the three kinds of request |
+//! | [`reports`] | the broker's findings, and the silence after a deadline |
+//! | [`tenants`], [`enrollments`], [`connections`] | operators, and principals that are ready |
+//! | [`step`], [`answer`] | what they share: a change of state with its grant and event; the answer to a stack |
+//!
+//! Decisions are made in [`crate::decide`] and [`crate::state`]; here they are carried out.
+
+pub mod answer;
+mod budget;
+pub mod callbacks;
+mod connections;
+mod delete;
+mod enrollments;
+mod register;
+pub mod reports;
+mod step;
+mod tenants;
+mod update;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use messaging::{Bus, PublishError, RawMessage};
+
+use self::budget::AuditBudget;
+use crate::{
+    config::Rules,
+    metrics::Metrics,
+    store::{Store, StoreError},
+};
+
+/// Where answers go that have no row behind them: those to strangers, and repeated ones.
+#[async_trait]
+pub trait Outlet: Send + Sync + 'static {
+    /// Returns when the message is stored.
+    async fn publish(&self, message: &RawMessage) -> Result<(), PublishError>;
+}
+
+#[async_trait]
+impl Outlet for Bus {
+    async fn publish(&self, message: &RawMessage) -> Result<(), PublishError> {
+        self.publish_raw(message).await
+    }
+}
+
+/// Why something that reached us had no effect. It will be tried again, except for [`StoreError::Refused`].
+#[derive(Debug, thiserror::Error)]
+pub enum HandleError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+/// The registry: its memory, its rules, and the way out. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    pub(crate) store: Store,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) metrics: Metrics,
+    outlet: Arc<dyn Outlet>,
+    budget: Arc<AuditBudget>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    #[must_use]
+    pub fn new(store: Store, rules: Rules, outlet: Arc<dyn Outlet>) -> Self {
+        Self { store, rules: Arc::new(rules), metrics: Metrics::new(), outlet, budget: Arc::new(AuditBudget::default()) }
+    }
+
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+}

@@ -1,0 +1,161 @@
+//! Tenants: made, shown, suspended, resumed; and their principals, when the broker has made them.
+
+use contracts::{
+    ErrorCode, Page, PageRequest, TenantId, Timestamp,
+    tenant::{CreateTenantRequest, PrincipalReady, Tenant, TenantCreated, TenantResumed, TenantState, TenantSuspended},
+};
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect};
+
+use super::{Registry, step};
+use crate::{
+    entity::{At, Id, Text, connection, tenant},
+    state::is_granted,
+    store::{Actor, AuditLine, During, StoreError, Tx, pages},
+    transaction,
+};
+
+fn checked_length(what: &str, text: &str, most: usize) -> Result<(), StoreError> {
+    let characters = text.chars().count();
+    if (1..=most).contains(&characters) && !text.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let message = format!("{what} is 1 to {most} characters without control characters; this one has {characters}");
+    Err(StoreError::refused(ErrorCode::InvalidRequest, message))
+}
+
+pub(super) fn checked_reason(reason: &str) -> Result<(), StoreError> {
+    checked_length("the reason", reason, 500)
+}
+
+fn no_such_tenant(id: TenantId) -> StoreError {
+    StoreError::refused(ErrorCode::NotFound, format!("there is no tenant {id}"))
+}
+
+impl Registry {
+    /// # Errors
+    /// `invalid-request`; `conflict` when the idempotency key was used with another name; when the store fails.
+    pub async fn create_tenant(&self, request: &CreateTenantRequest) -> Result<Tenant, StoreError> {
+        checked_length("the name", &request.name, 100)?;
+        if let Some(key) = &request.idempotency_key {
+            checked_length("the idempotency key", key, 100)?;
+        }
+        transaction!(self.store, tx => create_in(&tx, request))
+    }
+
+    /// # Errors
+    /// `not-found`; when the store fails.
+    pub async fn get_tenant(&self, id: TenantId) -> Result<Tenant, StoreError> {
+        let row = tenant::Entity::find_by_id(Id(id)).one(self.store.db()).await.during("reading the tenant")?;
+        row.map(Tenant::from).ok_or_else(|| no_such_tenant(id))
+    }
+
+    /// # Errors
+    /// `invalid-request`; when the store fails.
+    pub async fn list_tenants(&self, request: &PageRequest) -> Result<Page<Tenant>, StoreError> {
+        let mut query = tenant::Entity::find().order_by_asc(tenant::Column::Id).limit(pages::rows_wanted(request));
+        if let Some(after) = pages::after::<TenantId>(request)? {
+            query = query.filter(tenant::Column::Id.gt(Id(after)));
+        }
+        let rows = query.all(self.store.db()).await.during("listing tenants")?;
+        Ok(pages::cut(request, rows.into_iter().map(Tenant::from).collect(), |tenant| tenant.tenant.to_string()))
+    }
+
+    /// # Errors
+    /// `not-found`, `invalid-request`; when the store fails.
+    pub async fn suspend_tenant(&self, id: TenantId, reason: &str) -> Result<Tenant, StoreError> {
+        checked_reason(reason)?;
+        transaction!(self.store, tx => set_state(&tx, id, TenantState::Suspended, reason))
+    }
+
+    /// # Errors
+    /// `not-found`, `invalid-request`; when the store fails.
+    pub async fn resume_tenant(&self, id: TenantId, reason: &str) -> Result<Tenant, StoreError> {
+        checked_reason(reason)?;
+        transaction!(self.store, tx => set_state(&tx, id, TenantState::Active, reason))
+    }
+
+    /// Notes the role that the tenant's customers must trust. Repeatable.
+    ///
+    /// # Errors
+    /// `denied` when the role is not of the provider's account, `not-found` for an unknown tenant; when the store fails.
+    pub async fn principal_ready(&self, ready: &PrincipalReady) -> Result<(), StoreError> {
+        let (account, ours) = (ready.role_arn.account(), &self.rules.provider_account);
+        if account != ours {
+            let message = format!("the principal of tenant {} is in account {account}, not in the provider's {ours}: check ROLEBRIDGE_PROVIDER_ACCOUNT", ready.tenant);
+            return Err(StoreError::refused(ErrorCode::Denied, message));
+        }
+        transaction!(self.store, tx => note_principal(&tx, ready))
+    }
+}
+
+async fn create_in(tx: &Tx, request: &CreateTenantRequest) -> Result<Tenant, StoreError> {
+    if let Some(key) = &request.idempotency_key {
+        let made = tenant::Entity::find().filter(tenant::Column::IdempotencyKey.eq(key)).one(&**tx).await.during("looking for the idempotency key")?;
+        match made {
+            Some(row) if row.name == request.name => return Ok(row.into()),
+            Some(_) => {
+                let message = "this idempotency key made a tenant of another name: use a new key";
+                return Err(StoreError::refused(ErrorCode::Conflict, message));
+            }
+            None => {}
+        }
+    }
+    let (id, now) = (TenantId::new(), At(Timestamp::now()));
+    let row = tenant::ActiveModel {
+        id: Set(Id(id)),
+        name: Set(request.name.clone()),
+        idempotency_key: Set(request.idempotency_key.clone()),
+        state: Set(Text(TenantState::Active)),
+        principal_role: Set(None),
+        created_at: Set(now),
+        updated_at: Set(now),
+    };
+    let row = row.insert(&**tx).await.during("making the tenant")?;
+    tx.send(id, TenantCreated { tenant: id, name: row.name.clone() }).await?;
+    tx.audit(AuditLine::new(Actor::Operator, "tenant.created", id, "Asked for by a caller of tenants.create.")).await?;
+    Ok(row.into())
+}
+
+/// Suspends or resumes, and tells the broker so for every connection that it knows.
+async fn set_state(tx: &Tx, id: TenantId, state: TenantState, reason: &str) -> Result<Tenant, StoreError> {
+    let row = tenant::Entity::find_by_id(Id(id)).lock_exclusive().one(&**tx).await.during("locking the tenant")?;
+    let row = row.ok_or_else(|| no_such_tenant(id))?;
+    if row.state.0 == state {
+        return Ok(row.into());
+    }
+    let mut change = row.into_active_model();
+    change.state = Set(Text(state));
+    change.updated_at = Set(At::now());
+    let row = change.update(&**tx).await.during("changing the tenant's state")?;
+    let connections = connection::Entity::of_tenant(id).lock_exclusive().all(&**tx).await.during("locking the tenant's connections")?;
+    for connection in connections.into_iter().filter(|row| is_granted(row.state.0)) {
+        step::grant(tx, &row, connection).await?;
+    }
+    let reason = reason.to_owned();
+    let action = match state {
+        TenantState::Suspended => {
+            tx.send(id, TenantSuspended { tenant: id, reason: reason.clone() }).await?;
+            "tenant.suspended"
+        }
+        TenantState::Active => {
+            tx.send(id, TenantResumed { tenant: id, reason: reason.clone() }).await?;
+            "tenant.resumed"
+        }
+    };
+    tx.audit(AuditLine::new(Actor::Operator, action, id, reason)).await?;
+    Ok(row.into())
+}
+
+async fn note_principal(tx: &Tx, ready: &PrincipalReady) -> Result<(), StoreError> {
+    let row = tenant::Entity::find_by_id(Id(ready.tenant)).lock_exclusive().one(&**tx).await.during("locking the tenant")?;
+    let row = row.ok_or_else(|| no_such_tenant(ready.tenant))?;
+    if row.principal_role.as_ref().is_some_and(|role| role.0 == ready.role_arn) {
+        return Ok(());
+    }
+    let reason = if row.principal_role.is_none() { "The tenant's principal stands." } else { "The tenant's principal was replaced." };
+    let mut change = row.into_active_model();
+    change.principal_role = Set(Some(Text(ready.role_arn.clone())));
+    change.updated_at = Set(At::now());
+    change.update(&**tx).await.during("noting the principal")?;
+    tx.audit(AuditLine::new(Actor::Broker, "principal.ready", ready.tenant, reason)).await
+}

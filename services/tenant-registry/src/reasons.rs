@@ -1,0 +1,168 @@
+//! The sentences that people read in the CloudFormation console, in the audit log and in events. Each says what happened and what to do.
+//!
+//! None names another tenant, and none shows an external ID, a token or a role ARN: the reader knows their own.
+
+use contracts::{AccountId, Region, verification::Fault};
+
+/// Why a callback is answered FAILED.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// One sentence for an unknown external ID and for a wrong token: a stranger learns nothing from the difference.
+    #[error("The external ID and callback token belong to no open offer. Launch the stack with the parameters exactly as the provider shows them, or ask the provider for a new offer.")]
+    NoSuchOffer,
+    #[error("This request carries no external ID, token or role. Launch the provider's template unchanged.")]
+    Incomplete,
+    #[error("The offer was withdrawn by the provider. Ask the provider for a new one.")]
+    OfferCancelled,
+    #[error("The offer has expired. Ask the provider for a new one and launch the stack again.")]
+    OfferExpired,
+    #[error("The offer was used by another stack already, and it is good for one account only. Ask the provider for a new offer for this account.")]
+    OfferUsed,
+    #[error("The provider has suspended this customer for now. Contact the provider, then launch the stack again.")]
+    TenantSuspended,
+    #[error("The provider is not ready for this customer yet. Wait a minute and launch the stack again.")]
+    PrincipalMissing,
+    #[error("The account {claimed} in the request is not the stack's own account {stack}. Launch the provider's template unchanged.")]
+    ClaimedAccountDiffers { claimed: AccountId, stack: AccountId },
+    #[error("The role belongs to account {role}, not to the stack's own account {stack}. The role must be made by this stack: launch the provider's template unchanged.")]
+    RoleOfOtherAccount { role: AccountId, stack: AccountId },
+    #[error("The role, the stack and the provider are not in the same AWS partition, and roles cannot be assumed across partitions. Ask the provider for an offer for yours.")]
+    OtherPartition,
+    #[error("The region {claimed} in the request is not the stack's own region {stack}. Launch the provider's template unchanged.")]
+    ClaimedRegionDiffers { claimed: Region, stack: Region },
+    #[error("The provider does not take callbacks from region {region}. Launch the stack in one of: {ours}.")]
+    RegionNotOurs { region: Region, ours: String },
+    #[error("The offer is for account {offered}, and this stack runs in {stack}. Sign in to account {offered} and launch the stack there, or ask the provider for a new offer.")]
+    OtherAccountThanOffered { offered: AccountId, stack: AccountId },
+    #[error("This stack has made a connection already. Delete the stack and launch it again if it is to be made anew.")]
+    StackConnected,
+    #[error("Another stack of this offer has connected account {account} already. One is enough: delete this stack.")]
+    AccountConnected { account: AccountId },
+    #[error("Too many attempts were made with this offer. Ask the provider for a new one.")]
+    TooManyAttempts,
+    #[error("This stack's connection is not known here, or has ended. Delete the stack and launch it from a new offer.")]
+    NoSuchConnection,
+    #[error("The callback token is not the one that this stack was launched with. Set CallbackToken back to its first value; for a new offer, delete the stack and launch it anew.")]
+    OtherToken,
+    #[error("The external ID of a connection cannot change. Set ExternalId back to its first value; for a new offer, delete the stack and launch it anew.")]
+    ExternalIdChanged,
+    #[error("The role could not be verified: AWS did not answer clearly in time. Nothing is known to be wrong with the role; launch the stack again.")]
+    Undecided,
+    #[error("This role cannot be connected, because it is in use by another connection. Launch the provider's template unchanged, so that the stack makes a role of its own.")]
+    RoleTaken,
+    #[error("The provider ended this connection before it was verified. Contact the provider.")]
+    RevokedMeanwhile,
+    #[error("{}", fault_text(*.0))]
+    Faulty(Fault),
+}
+
+impl Refusal {
+    /// The word for the audit log and metrics.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::NoSuchOffer => "no-such-offer",
+            Self::Incomplete => "incomplete",
+            Self::OfferCancelled => "offer-cancelled",
+            Self::OfferExpired => "offer-expired",
+            Self::OfferUsed => "offer-used",
+            Self::TenantSuspended => "tenant-suspended",
+            Self::PrincipalMissing => "principal-missing",
+            Self::ClaimedAccountDiffers { .. } | Self::RoleOfOtherAccount { .. } => "account-mismatch",
+            Self::OtherPartition => "partition-mismatch",
+            Self::ClaimedRegionDiffers { .. } => "region-mismatch",
+            Self::RegionNotOurs { .. } => "region-not-ours",
+            Self::OtherAccountThanOffered { .. } => "other-account",
+            Self::StackConnected => "stack-connected",
+            Self::AccountConnected { .. } => "account-connected",
+            Self::TooManyAttempts => "too-many-attempts",
+            Self::NoSuchConnection => "no-such-connection",
+            Self::OtherToken => "other-token",
+            Self::ExternalIdChanged => "external-id-changed",
+            Self::Undecided => "undecided",
+            Self::RoleTaken => "role-taken",
+            Self::RevokedMeanwhile => "revoked-meanwhile",
+            Self::Faulty(_) => "faulty-role",
+        }
+    }
+}
+
+/// What is wrong with a role and how it is mended.
+#[must_use]
+pub const fn fault_text(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Refused => {
+            "The role refuses the provider. Its trust policy must allow sts:AssumeRole to exactly the provider's role for you, with the condition \
+             StringEquals sts:ExternalId set to your external ID; launch the provider's template with its parameters unchanged."
+        }
+        Fault::OpenWithoutId => {
+            "The role can be assumed without an external ID. Add the condition StringEquals sts:ExternalId with your external ID to every statement \
+             of its trust policy that allows sts:AssumeRole (not StringEqualsIfExists), or launch the provider's template unchanged."
+        }
+        Fault::OpenWithRandomId => {
+            "The role can be assumed with any external ID. The trust policy's condition must be StringEquals sts:ExternalId with exactly your \
+             external ID (no StringLike, no wildcard, no second value), as in the provider's template."
+        }
+        Fault::WrongAccount => {
+            "The role's session belongs to another AWS account than the stack. The role must be made by this very stack: launch the provider's \
+             template unchanged."
+        }
+    }
+}
+
+/// Why a revoked connection ended, when its stack ended it.
+pub const STACK_DELETED: &str = "The customer deleted the stack, and its role refuses us.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Refusal> {
+        let account = |text| AccountId::parse(text).unwrap();
+        let region = |text| Region::parse(text).unwrap();
+        vec![
+            Refusal::NoSuchOffer,
+            Refusal::Incomplete,
+            Refusal::OfferCancelled,
+            Refusal::OfferExpired,
+            Refusal::OfferUsed,
+            Refusal::TenantSuspended,
+            Refusal::PrincipalMissing,
+            Refusal::ClaimedAccountDiffers { claimed: account("222222222222"), stack: account("333333333333") },
+            Refusal::RoleOfOtherAccount { role: account("222222222222"), stack: account("333333333333") },
+            Refusal::OtherPartition,
+            Refusal::ClaimedRegionDiffers { claimed: region("eu-west-1"), stack: region("eu-west-2") },
+            Refusal::RegionNotOurs { region: region("eu-west-1"), ours: "eu-central-1".to_owned() },
+            Refusal::OtherAccountThanOffered { offered: account("222222222222"), stack: account("333333333333") },
+            Refusal::StackConnected,
+            Refusal::AccountConnected { account: account("222222222222") },
+            Refusal::TooManyAttempts,
+            Refusal::NoSuchConnection,
+            Refusal::OtherToken,
+            Refusal::ExternalIdChanged,
+            Refusal::Undecided,
+            Refusal::RoleTaken,
+            Refusal::RevokedMeanwhile,
+            Refusal::Faulty(Fault::Refused),
+            Refusal::Faulty(Fault::OpenWithoutId),
+            Refusal::Faulty(Fault::OpenWithRandomId),
+            Refusal::Faulty(Fault::WrongAccount),
+        ]
+    }
+
+    #[test]
+    fn each_tells_a_person_what_to_do_in_a_line_that_cloudformation_can_carry() {
+        let words = ["unchanged", "again", "Ask", "Contact", "anew", "delete", "Sign in", "exactly", "Launch", "Delete"];
+        for refusal in all() {
+            let text = refusal.to_string();
+            assert!(words.iter().any(|word| text.contains(word)), "{text}");
+            assert!(text.len() < 400 && !text.contains('\n') && !text.contains("  ") && text.ends_with('.'), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_says_something_else() {
+        let texts: std::collections::BTreeSet<String> = all().iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), all().len());
+    }
+}

@@ -1,0 +1,277 @@
+//! The database: opening it, transactions, and what a transaction writes besides rows (outbox, audit).
+//!
+//! SQLite has one writer at a time, so writers of this process queue here (a file lock would have them poll); PostgreSQL takes row locks. On both a
+//! transaction that lost a race is rolled back and run again from the start ([`transaction!`]): its decisions are made anew on what is true then.
+//!
+//! Locks are taken in one order everywhere, so that nothing waits in a circle: tenant, enrollment, connection, job, callback.
+
+mod error;
+mod outbox;
+pub(crate) mod pages;
+
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use contracts::{CloudEvent, ConnectionId, EnrollmentId, Message, TenantId};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::NotSet, ActiveValue::Set, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
+    DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+};
+use sea_orm_migration::MigratorTrait;
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
+
+pub(crate) use error::During;
+pub use error::{OpenError, StoreError};
+pub use outbox::{Backlog, Claim};
+
+use crate::{
+    config::DatabaseUrl,
+    entity::{At, Id, audit},
+    migration::Migrator,
+};
+
+/// How long a writer waits for another process's lock on the SQLite file.
+const BUSY: Duration = Duration::from_secs(10);
+/// Instances that start at once migrate one after the other (any number will do, as long as nobody else uses it).
+const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(7224519046501132654)";
+
+/// The registry's memory. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    db: DatabaseConnection,
+    /// SQLite alone.
+    writer: Option<Arc<Mutex<()>>>,
+    /// Rung after every commit: the outbox may hold something.
+    committed: Arc<Notify>,
+}
+
+/// A write transaction. Dropped without [`Store::finish`] it is rolled back.
+#[derive(Debug)]
+pub struct Tx {
+    inner: DatabaseTransaction,
+    _writer: Option<OwnedMutexGuard<()>>,
+}
+
+impl Deref for Tx {
+    type Target = DatabaseTransaction;
+    fn deref(&self) -> &DatabaseTransaction {
+        &self.inner
+    }
+}
+
+/// A line for the audit log.
+#[derive(Debug, Clone)]
+pub struct AuditLine {
+    pub actor: Actor,
+    pub action: &'static str,
+    pub tenant: Option<TenantId>,
+    pub enrollment: Option<EnrollmentId>,
+    pub connection: Option<ConnectionId>,
+    pub reason: String,
+}
+
+/// Who did it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// Somebody who may call our endpoints.
+    Operator,
+    /// A customer's stack.
+    Stack,
+    /// role-chain-broker, with what it found.
+    Broker,
+    /// This service, by itself.
+    Registry,
+}
+
+impl Actor {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Stack => "stack",
+            Self::Broker => "broker",
+            Self::Registry => "registry",
+        }
+    }
+}
+
+impl AuditLine {
+    #[must_use]
+    pub fn new(actor: Actor, action: &'static str, tenant: TenantId, reason: impl Into<String>) -> Self {
+        Self { actor, action, tenant: Some(tenant), enrollment: None, connection: None, reason: reason.into() }
+    }
+
+    #[must_use]
+    pub fn enrollment(mut self, enrollment: EnrollmentId) -> Self {
+        self.enrollment = Some(enrollment);
+        self
+    }
+
+    #[must_use]
+    pub fn connection(mut self, connection: ConnectionId) -> Self {
+        self.connection = Some(connection);
+        self
+    }
+}
+
+impl Store {
+    /// Opens the database and brings its tables up to date.
+    ///
+    /// # Errors
+    /// When it cannot be reached, was written by a newer version, or a migration step fails.
+    pub async fn open(url: &DatabaseUrl) -> Result<Self, OpenError> {
+        let connect = |source| OpenError::Connect { url: url.to_string(), source };
+        let db = Database::connect(options(url)).await.map_err(connect)?;
+        let writer = (db.get_database_backend() == DbBackend::Sqlite).then(|| Arc::new(Mutex::new(())));
+        let store = Self { db, writer, committed: Arc::new(Notify::new()) };
+        store.migrate(url).await?;
+        Ok(store)
+    }
+
+    async fn migrate(&self, url: &DatabaseUrl) -> Result<(), OpenError> {
+        let failed = |source| OpenError::Migrate { url: url.to_string(), source };
+        let tx = self.db.begin_with_options(write_options()).await.map_err(failed)?;
+        if self.db.get_database_backend() == DbBackend::Postgres {
+            tx.execute_unprepared(MIGRATION_LOCK).await.map_err(failed)?;
+        }
+        let ours: Vec<String> = Migrator::migrations().iter().map(|step| step.name().to_owned()).collect();
+        let applied = Migrator::get_migration_models(&tx).await.map_err(failed)?;
+        if let Some(newer) = applied.into_iter().map(|step| step.version).find(|version| !ours.contains(version)) {
+            return Err(OpenError::Newer { url: url.to_string(), step: newer });
+        }
+        Migrator::up(&tx, None).await.map_err(failed)?;
+        tx.commit().await.map_err(failed)
+    }
+
+    /// For reads that need no transaction.
+    #[must_use]
+    pub fn db(&self) -> &DatabaseConnection {
+        &self.db
+    }
+
+    /// Rung after every commit of this process.
+    #[must_use]
+    pub fn committed(&self) -> &Notify {
+        &self.committed
+    }
+
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.db.ping().await.during("asking whether it is there")
+    }
+
+    /// Begins a write transaction. Prefer [`transaction!`], which also runs it again after a lost race.
+    ///
+    /// # Errors
+    /// When the database cannot be reached, or stays busy.
+    pub async fn begin(&self) -> Result<Tx, StoreError> {
+        let writer = match &self.writer {
+            Some(writer) => Some(writer.clone().lock_owned().await),
+            None => None,
+        };
+        let inner = self.db.begin_with_options(write_options()).await.during("beginning a transaction")?;
+        Ok(Tx { inner, _writer: writer })
+    }
+
+    /// Commits what succeeded, rolls back what did not.
+    ///
+    /// # Errors
+    /// The operation's own, or that of the commit.
+    pub async fn finish<T>(&self, tx: Tx, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        match result {
+            Ok(value) => {
+                tx.inner.commit().await.during("committing")?;
+                self.committed.notify_one();
+                Ok(value)
+            }
+            Err(error) => {
+                if let Err(rollback) = tx.inner.rollback().await {
+                    tracing::debug!(error = %rollback, "rolling back failed; the server does it when the connection ends");
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Tx {
+    /// Promises a message: it is published after the commit, after all earlier ones of the same key.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn send<T: Message>(&self, key: impl std::fmt::Display + Send, data: T) -> Result<(), StoreError> {
+        let event: CloudEvent<T> = messaging::event(data);
+        outbox::append(&self.inner, key.to_string(), &event).await
+    }
+
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn audit(&self, line: AuditLine) -> Result<(), StoreError> {
+        let row = audit::ActiveModel {
+            sequence: NotSet,
+            at: Set(At::now()),
+            actor: Set(line.actor.word().to_owned()),
+            action: Set(line.action.to_owned()),
+            tenant_id: Set(line.tenant.map(Id)),
+            enrollment_id: Set(line.enrollment.map(Id)),
+            connection_id: Set(line.connection.map(Id)),
+            reason: Set(line.reason),
+            trace_id: Set(telemetry::trace_id()),
+        };
+        row.insert(&self.inner).await.during("writing the audit log")?;
+        Ok(())
+    }
+}
+
+/// On SQLite the write lock is taken at once: a reader that turns writer halfway could only fail.
+fn write_options() -> TransactionOptions {
+    TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..TransactionOptions::default() }
+}
+
+fn options(url: &DatabaseUrl) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url.expose());
+    options
+        .max_connections(if url.is_sqlite() { 8 } else { 16 })
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_timeout(Duration::from_secs(10))
+        // Statements are never logged: their values are external IDs and role ARNs side by side.
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false)
+        .set_application_name("tenant-registry")
+        // A write-ahead log, so that readers do not wait; synced at every commit, because what was acknowledged must survive a power cut.
+        .map_sqlx_sqlite_opts(|sqlite| {
+            sqlite.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full).busy_timeout(BUSY).foreign_keys(true)
+        });
+    options
+}
+
+/// How often a transaction that lost a race is run again.
+pub const MOST_TRIES: u32 = 10;
+
+/// A short, growing, random pause, so that two who collided do not collide again.
+pub async fn pause_after_conflict(attempt: u32) {
+    let jitter = u64::from(uuid::Uuid::new_v4().as_bytes()[0] % 8);
+    tokio::time::sleep(Duration::from_millis(jitter + 2u64.pow(attempt.min(6)))).await;
+}
+
+/// Runs `$body` (a future of `Result<_, StoreError>`) in a transaction of `$store`: committed when it succeeds, run again when it lost a race.
+///
+/// A macro, because a closure that borrows the transaction cannot promise a `Send` future.
+#[macro_export]
+macro_rules! transaction {
+    ($store:expr, $tx:ident => $body:expr) => {{
+        let mut attempt = 1;
+        loop {
+            let $tx = $store.begin().await?;
+            let result = $body.await;
+            match $store.finish($tx, result).await {
+                Err(error) if error.is_conflict() && attempt < $crate::store::MOST_TRIES => {
+                    tracing::debug!(attempt, "another transaction was faster, trying again");
+                    $crate::store::pause_after_conflict(attempt).await;
+                    attempt += 1;
+                }
+                other => break other,
+            }
+        }
+    }};
+}
