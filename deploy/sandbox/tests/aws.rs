@@ -1,7 +1,7 @@
 //! The emulator behaves as the rest of the tests assume, and the templates work in it: canaries for its quirks included.
 
 // Tests may panic; clippy's own exception does not reach the helpers of an integration test.
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
 
 use std::time::Duration;
 

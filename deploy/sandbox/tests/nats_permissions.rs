@@ -1,7 +1,7 @@
 //! Rows of the permission matrix of deploy/nats, held against a real server: what a user may do works, what it may not is refused.
 
 // Tests may panic; clippy's own exception does not reach the helpers of an integration test.
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
 
 use std::time::Duration;
 
@@ -254,6 +254,30 @@ async fn each_user_hears_its_own_inbox_and_what_it_serves() {
                 client.may_not_subscribe(subject).await;
             }
         }
+    }
+}
+
+/// The matrix and the contracts are two texts of one truth: each message has one service that may publish it, each endpoint one that may serve it.
+#[tokio::test]
+async fn the_matrix_agrees_with_the_contracts() {
+    let server = server().await;
+    let services =
+        [NatsUser::TenantRegistry, NatsUser::CallbackIngest, NatsUser::RoleChainBroker, NatsUser::CostIngestion];
+    for user in services {
+        let mut client = Watched::connect(&server, user).await;
+        for message in contracts::catalog::messages() {
+            let allowed = client.publish(&message.subject.replace('*', "x")).await.is_none();
+            assert_eq!(allowed, message.producer == user.name(), "{} publishes {}", user.name(), message.subject);
+        }
+        for endpoint in contracts::catalog::endpoints() {
+            let allowed = client.subscribe(endpoint.subject).await.is_none();
+            assert_eq!(allowed, endpoint.service == user.name(), "{} serves {}", user.name(), endpoint.subject);
+        }
+    }
+    let mut events = Watched::connect(&server, NatsUser::Events).await;
+    for stream in contracts::Stream::ALL {
+        let reads = events.publish(&format!("$JS.API.CONSUMER.CREATE.{}.x", stream.name())).await.is_none();
+        assert_eq!(reads, stream.name().contains("_EVENTS_"), "a reader of events reads {}", stream.name());
     }
 }
 
