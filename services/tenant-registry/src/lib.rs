@@ -1,12 +1,157 @@
-//! tenant-registry.
+//! tenant-registry: who may connect what, and what is true of it. It decides; others probe, issue and answer.
+//!
+//! ```text
+//! callbacks, reports, principals ─▶ intake ─▶ flow ─▶ decide, state (pure) ─▶ store: rows, audit, outbox in one transaction
+//! requests ─▶ endpoints ─▶ flow                                                         │
+//! jobs, grants, events, outcomes ◀──────────────── relay ◀─────────────────────────────┘
+//! ```
+//!
+//! What must not live here: AWS (it is asked by others, and their findings are reports), and any secret but the hash of a callback token.
 
 pub mod config;
 pub mod decide;
+mod endpoints;
 pub mod entity;
 pub mod flow;
+mod intake;
 pub mod metrics;
 mod migration;
 pub mod offer;
 pub mod reasons;
+pub mod relay;
 pub mod state;
 pub mod store;
+
+use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
+
+use contracts::{Stream, Timestamp};
+use messaging::{Bus, BusError, ConnectError, ConsumerSpec, Router};
+use runtime::{Health, HttpError, HttpServer, Part, RuntimeError, Supervisor};
+use telemetry::Telemetry;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use config::Config;
+use flow::Registry;
+use relay::Relay;
+use store::{OpenError, Store};
+
+/// The program, as NATS, traces and dead letters name it.
+pub const SERVICE: &str = "tenant-registry";
+
+/// What we write to or read. Whoever starts first makes them.
+const STREAMS: [Stream; 9] = [
+    Stream::Callbacks,
+    Stream::Jobs,
+    Stream::Reports,
+    Stream::Grants,
+    Stream::TenantEvents,
+    Stream::PrincipalEvents,
+    Stream::EnrollmentEvents,
+    Stream::ConnectionEvents,
+    Stream::DeadLetters,
+];
+
+/// How often overdue jobs are looked for, and how often the parts are asked whether they are well.
+const SWEEP: Duration = Duration::from_secs(5);
+const WATCH: Duration = Duration::from_secs(2);
+
+/// Why the service did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+}
+
+/// Runs the service until `shutdown`; then takes no more, finishes what is in hand, publishes what that left in the outbox, and returns.
+///
+/// # Errors
+/// When it cannot start (a used port, a database that is newer or away, no NATS) or one of its tasks dies.
+pub async fn run(config: Config, telemetry: Telemetry, shutdown: CancellationToken) -> Result<(), RunError> {
+    let server = HttpServer::bind(&config.http).await?;
+    let store = Store::open(&config.database_url).await?;
+    let bus = Bus::connect(&config.nats, SERVICE).await?;
+    for stream in STREAMS {
+        bus.ensure_stream(stream).await?;
+    }
+    let registry = Registry::new(store.clone(), config.rules(), Arc::new(bus.clone()));
+    let endpoints = endpoints::serve(&bus, &registry).await?;
+
+    let (health, supervisor) = (Health::new(), Supervisor::new(shutdown));
+    // Held by everything that may write to the outbox; the relay ends after the last of them.
+    let (working, mut idle) = mpsc::channel::<Infallible>(1);
+    let consume = |name, (spec, router): (ConsumerSpec, Router)| {
+        let (bus, token, working) = (bus.clone(), supervisor.token(), working.clone());
+        supervisor.spawn(name, async move {
+            let _working = working;
+            messaging::consume(bus, spec, router, token).await
+        });
+    };
+    consume("callbacks", intake::callbacks(registry.clone()));
+    consume("reports", intake::reports(registry.clone()));
+    consume("principals", intake::principals(registry.clone()));
+    let (token, working_too) = (supervisor.token(), working.clone());
+    supervisor.spawn("endpoints", async move {
+        let _working = working_too;
+        endpoints.run(token).await
+    });
+    let relay = Relay::new(store.clone(), Arc::new(bus.clone()), registry.metrics.clone());
+    supervisor.spawn("outbox relay", relay.run(async move { while idle.recv().await.is_some() {} }));
+    supervisor.spawn("sweep", sweep(registry, supervisor.token(), working));
+    supervisor.spawn("watch", watch(bus.clone(), store, health.part("nats"), health.part("database"), supervisor.token()));
+    supervisor.spawn("http", server.serve(health, move || telemetry.prometheus(), supervisor.token()));
+
+    let ended = supervisor.finish(config.http.grace()).await;
+    bus.close().await;
+    Ok(ended?)
+}
+
+/// Ends the wait for reports that never come. Cancel: at once, between two sweeps. Failure: tried again at the next one.
+async fn sweep(registry: Registry, shutdown: CancellationToken, _working: mpsc::Sender<Infallible>) -> Result<(), Infallible> {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(SWEEP) => {}
+        }
+        if let Err(error) = registry.sweep(Timestamp::now()).await {
+            tracing::warn!(error = %chain(&error), "overdue jobs could not be swept");
+        }
+    }
+}
+
+/// Keeps readiness true to the connection and the database.
+async fn watch(bus: Bus, store: Store, nats: Part, database: Part, shutdown: CancellationToken) -> Result<(), Infallible> {
+    loop {
+        if bus.is_connected() { nats.ready() } else { nats.not_ready("not connected") }
+        match store.ping().await {
+            Ok(()) => database.ready(),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the database does not answer");
+                database.not_ready("does not answer");
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(WATCH) => {}
+        }
+    }
+}
+
+/// An error with its causes, for a log line. Display alone: a driver's Debug shows the values of a row.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}

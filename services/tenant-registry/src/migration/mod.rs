@@ -6,7 +6,7 @@ use sea_orm_migration::prelude::*;
 
 /// All steps in order.
 #[derive(Debug)]
-pub struct Migrator;
+pub(crate) struct Migrator;
 
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
