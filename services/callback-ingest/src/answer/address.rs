@@ -88,7 +88,6 @@ impl SandboxOrigin {
         url.scheme() == self.scheme
             && url.host().map(|host| host.to_owned()).as_ref() == Some(&self.host)
             && url.port_or_known_default() == Some(self.port)
-            && !has_user(url)
     }
 }
 
@@ -108,6 +107,11 @@ impl AddressRules {
             return Err(AddressError::Malformed);
         }
         let url = Url::parse(text).map_err(|_| AddressError::Malformed)?;
+        // `https://@host/` names no user, but nobody who means well writes it; the parser forgets it.
+        let authority = text.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+        if authority.is_some_and(|authority| authority.contains('@')) {
+            return Err(AddressError::UserInfo);
+        }
         if !self.sandbox.as_ref().is_some_and(|origin| origin.is_of(&url)) {
             check_aws(&url, stack)?;
         }
@@ -118,9 +122,6 @@ impl AddressRules {
 fn check_aws(url: &Url, stack: &StackId) -> Result<(), AddressError> {
     if url.scheme() != "https" {
         return Err(AddressError::NotHttps);
-    }
-    if has_user(url) {
-        return Err(AddressError::UserInfo);
     }
     // 443 written out is dropped by the parser.
     if url.port().is_some() {
@@ -138,7 +139,7 @@ fn check_aws(url: &Url, stack: &StackId) -> Result<(), AddressError> {
 }
 
 fn has_user(url: &Url) -> bool {
-    !url.username().is_empty() || url.password().is_some() || url.authority().contains('@')
+    !url.username().is_empty() || url.password().is_some()
 }
 
 /// Every host name that the response bucket of the stack's region has.
@@ -221,6 +222,7 @@ mod tests {
             (format!("https://evil.example?{BUCKET}.s3.eu-central-1.amazonaws.com{PATH}"), ForeignHost),
             (format!("https://evil.example\\@{BUCKET}.s3.eu-central-1.amazonaws.com{PATH}"), Malformed),
             (format!("https://{BUCKET}.s3.eu-central-1.amazonaws.com@evil.example{PATH}"), UserInfo),
+            (format!("https://@{BUCKET}.s3.eu-central-1.amazonaws.com{PATH}"), UserInfo),
             (format!("https://user@{BUCKET}.s3.eu-central-1.amazonaws.com{PATH}"), UserInfo),
             (format!("https://user:password@{BUCKET}.s3.eu-central-1.amazonaws.com{PATH}"), UserInfo),
             (format!("https://:password@{BUCKET}.s3.eu-central-1.amazonaws.com{PATH}"), UserInfo),

@@ -1,1 +1,137 @@
+use std::sync::Mutex;
 
+use async_trait::async_trait;
+use contracts::ConnectionId;
+use wiremock::{Mock, MockServer, ResponseTemplate, matchers::method};
+
+use super::*;
+use crate::testing;
+
+/// Takes answers as told, and remembers them.
+struct Script {
+    replies: Mutex<Vec<PutError>>,
+    taken: Mutex<Vec<Vec<u8>>>,
+}
+
+#[async_trait]
+impl Put for Script {
+    async fn put(&self, _: &AnswerAddress, body: Vec<u8>) -> Result<(), PutError> {
+        match self.replies.lock().unwrap().pop() {
+            Some(error) => Err(error),
+            None => {
+                self.taken.lock().unwrap().push(body);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn script(replies: Vec<PutError>) -> Arc<Script> {
+    Arc::new(Script { replies: Mutex::new(replies), taken: Mutex::default() })
+}
+
+fn answerer(put: Arc<dyn Put>, rules: AddressRules) -> Answerer {
+    Answerer {
+        seed: Arc::new(SealSeed::generate().unwrap()),
+        rules,
+        ledger: Arc::new(MemoryLedger::default()),
+        put,
+        deadline: Duration::from_secs(600),
+        metrics: Metrics::default(),
+        shutdown: CancellationToken::new(),
+    }
+}
+
+fn outcome_to(answerer: &Answerer, url: &str) -> CallbackOutcome {
+    let mut outcome = testing::outcome(Answer::Success { connection: Some(ConnectionId::new()) });
+    outcome.return_address.sealed_url = answerer.seed.seal(answerer.seed.public(), url.as_bytes()).unwrap();
+    outcome
+}
+
+fn transient(times: usize) -> Vec<PutError> {
+    vec![PutError::Transient("HTTP status 503".to_owned()); times]
+}
+
+#[tokio::test(start_paused = true)]
+async fn attack_09_a_duplicate_outcome_is_not_sent_twice() {
+    let put = script(vec![]);
+    let answerer = answerer(put.clone(), AddressRules::default());
+    let outcome = outcome_to(&answerer, testing::RESPONSE_URL);
+    for _ in 0..3 {
+        assert_eq!(answerer.handle(&outcome).await, Disposition::Done);
+    }
+    assert_eq!(put.taken.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_that_passes_is_tried_again_at_once_and_then_by_redelivery() {
+    let put = script(transient(TRIES + 1));
+    let answerer = answerer(put.clone(), AddressRules::default());
+    let outcome = outcome_to(&answerer, testing::RESPONSE_URL);
+    assert_eq!(answerer.handle(&outcome).await, Disposition::Later { after: NEXT_DELIVERY });
+    assert_eq!(answerer.handle(&outcome).await, Disposition::Done);
+    assert_eq!(put.taken.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_deadline_one_try_is_made_and_then_it_is_given_up() {
+    let put = script(transient(1));
+    let answerer = answerer(put.clone(), AddressRules::default());
+    let mut outcome = outcome_to(&answerer, testing::RESPONSE_URL);
+    outcome.received_at = Timestamp::from(Timestamp::now().inner() - Duration::from_secs(601));
+    assert!(matches!(answerer.handle(&outcome).await, Disposition::Refuse { .. }));
+    assert_eq!(answerer.handle(&outcome).await, Disposition::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_leaves_the_rest_to_redelivery() {
+    let answerer = answerer(script(transient(TRIES)), AddressRules::default());
+    answerer.shutdown.cancel();
+    let outcome = outcome_to(&answerer, testing::RESPONSE_URL);
+    assert_eq!(answerer.handle(&outcome).await, Disposition::Later { after: NEXT_DELIVERY });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_never_be_answered_goes_to_dead_letters_without_its_address() {
+    let put = script(vec![PutError::Refused(403)]);
+    let answerer = answerer(put.clone(), AddressRules::default());
+    let elsewhere = outcome_to(&answerer, "https://canary.evil.example/x");
+    let mut foreign = outcome_to(&answerer, testing::RESPONSE_URL);
+    let other = SealSeed::generate().unwrap();
+    foreign.return_address.sealed_url = other.seal(other.public(), b"canary").unwrap();
+    let refused = outcome_to(&answerer, testing::RESPONSE_URL);
+    for (outcome, why) in [(elsewhere, "response bucket"), (foreign, "does not open"), (refused, "403")] {
+        let Disposition::Refuse { reason } = answerer.handle(&outcome).await else { panic!("not refused: {why}") };
+        assert!(reason.contains(why) && !reason.contains("canary") && !reason.contains("Signature"), "{reason}");
+    }
+    assert!(put.taken.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn attack_10_a_redirect_is_not_followed_and_no_content_type_is_sent() {
+    let (bucket, evil) = (MockServer::start().await, MockServer::start().await);
+    let to = format!("{}/stolen", evil.uri());
+    Mock::given(method("PUT"))
+        .respond_with(ResponseTemplate::new(307).insert_header("location", to))
+        .mount(&bucket)
+        .await;
+    let rules = AddressRules { sandbox: Some(bucket.uri().parse().unwrap()) };
+    let answerer = answerer(Arc::new(HttpPut::new(true).unwrap()), rules);
+    let outcome = outcome_to(&answerer, &format!("{}/answer?X-Amz-Signature=1", bucket.uri()));
+    let Disposition::Refuse { reason } = answerer.handle(&outcome).await else { panic!("not refused") };
+    assert!(reason.contains("307"), "{reason}");
+    let asked = bucket.received_requests().await.unwrap();
+    assert_eq!((asked.len(), asked[0].headers.get("content-type").map(|value| value.as_bytes())), (1, Some(&b""[..])));
+    assert!(evil.received_requests().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn errors_of_the_connection_do_not_tell_the_address() {
+    let put = HttpPut::new(true).unwrap();
+    let rules = AddressRules { sandbox: Some("http://127.0.0.1:9".parse().unwrap()) };
+    let stack = contracts::StackId::parse(testing::STACK).unwrap();
+    let address = rules.check("http://127.0.0.1:9/canary", &stack).unwrap();
+    let error = put.put(&address, vec![]).await.unwrap_err();
+    assert!(matches!(&error, PutError::Transient(_)), "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+}

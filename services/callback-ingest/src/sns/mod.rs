@@ -135,10 +135,9 @@ fn certificate_url(text: &str, topic: &TopicArn) -> Result<Url, Refusal> {
     let name = url.path().strip_prefix("/SimpleNotificationService-").and_then(|rest| rest.strip_suffix(".pem"));
     let path_is_fine = name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric()));
     let plain = url.port().is_none()
-        && !url.authority().contains('@')
         && url.query().is_none()
         && url.fragment().is_none()
-        && !text.contains(['\\', '\t', '\n', '\r', ' ']);
+        && !text.contains(['@', '\\', '\t', '\n', '\r', ' ']);
     if url.scheme() == "https" && host_is_fine && path_is_fine && plain {
         Ok(url)
     } else {
