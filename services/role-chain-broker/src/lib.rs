@@ -1,1 +1,178 @@
-//! (to be written)
+//! role-chain-broker: one IAM user and role for each tenant, the three-way probe, and credentials sealed to whoever may have them.
+//!
+//! - `principal`: makes them when a tenant is created; `wrap`: their access keys are stored wrapped.
+//! - `sts`, `chain`: user -> principal role -> customer role.
+//! - `jobs`, `probe`: prove that a role demands our external ID, and report the evidence.
+//! - `grants`, `issue`, `purpose`: issue credentials for what the registry says may be issued for.
+//!
+//! No database, no decision about a connection's state: those are the registry's.
+
+pub mod aws_account;
+pub mod chain;
+pub mod config;
+pub mod grants;
+pub mod issue;
+pub mod jobs;
+pub mod keygen;
+pub mod metrics;
+pub mod principal;
+pub mod probe;
+pub mod purpose;
+pub mod sts;
+pub mod wrap;
+
+use std::sync::Arc;
+
+use aws::Patience;
+use contracts::Stream;
+use messaging::{Bus, BusError, ConnectError, seal::SealError, seal::SealSeed};
+use runtime::{Health, HttpError, HttpServer, RuntimeError, Supervisor};
+use telemetry::Telemetry;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{BrokerConfig, Cli, Command, KeygenArgs, ServeArgs};
+pub use keygen::{KeygenError, keygen};
+
+use crate::{
+    chain::Chain,
+    grants::{Grants, WatchError},
+    issue::{Issuer, Sessions},
+    jobs::Jobs,
+    metrics::Metrics,
+    principal::{Bucket, Layout, Maker, Principals, RealIam},
+    probe::Prober,
+    sts::RealSts,
+    wrap::{KeyWrapper, KmsKey, LocalKey, WrapError},
+};
+
+/// Why the broker cannot start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("the key that wraps access keys cannot be used")]
+    WrappingKey(#[source] WrapError),
+    #[error("the seed that seals credentials cannot be used")]
+    Seal(#[source] SealError),
+    #[error("AWS has no region to talk to: set AWS_REGION")]
+    NoRegion,
+    #[error("cannot connect to NATS")]
+    Connect(#[source] ConnectError),
+    #[error("the bus is not as it should be")]
+    Bus(#[source] BusError),
+    #[error("what may be issued cannot be read")]
+    Grants(#[source] WatchError),
+    #[error("health and metrics cannot be served")]
+    Http(#[source] HttpError),
+    #[error("the broker had to end")]
+    Runtime(#[source] RuntimeError),
+}
+
+/// Runs the broker until shutdown.
+///
+/// Cancel: takes no more messages and requests, finishes what is in hand (long probes are given back), within the grace of the configuration.
+///
+/// # Errors
+/// When it cannot start, or a task of it died.
+pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: CancellationToken) -> Result<(), RunError> {
+    let http = HttpServer::bind(&config.http).await.map_err(RunError::Http)?;
+    let seal = SealSeed::from_file(&config.broker.seal_seed_file).map_err(RunError::Seal)?;
+    let (sdk, layout) = aws(&config.broker).await?;
+    let wrapper = wrapper(&config.broker, &sdk)?;
+    let bus = Bus::connect(&config.nats, "role-chain-broker").await.map_err(RunError::Connect)?;
+    for stream in [Stream::TenantEvents, Stream::PrincipalEvents, Stream::Jobs, Stream::Reports, Stream::Grants] {
+        bus.ensure_stream(stream).await.map_err(RunError::Bus)?;
+    }
+    let bucket = Arc::new(Bucket::new(bus.key_value(principal::BUCKET, 1).await.map_err(RunError::Bus)?));
+
+    let metrics = Metrics::new(&telemetry::meter());
+    let principals = Principals::new(bucket.clone(), wrapper.clone());
+    let sts = |patience| Arc::new(RealSts::new(sdk.clone(), patience, metrics.clone()));
+    let own = sts(Patience::ONE_TRY);
+    let chain = Arc::new(Chain::new(principals, sts(ISSUING), own.clone()));
+    let maker = Arc::new(Maker { layout: layout.clone(), iam: Arc::new(RealIam::new(&sdk)), store: bucket, wrapper });
+    let prober = Arc::new(Prober::new(chain.clone(), metrics.clone()));
+    let (grants, withdrawn) = Grants::open(&bus).await.map_err(RunError::Grants)?;
+    let sessions = Sessions::default();
+    let issuer =
+        Arc::new(Issuer { grants: Arc::new(grants.clone()), sessions: sessions.clone(), chain, seal, metrics });
+    let endpoints = issue::serve(&bus, issuer).await.map_err(RunError::Bus)?;
+
+    let (health, tasks) = (Health::new(), Supervisor::new(shutdown));
+    let jobs = Jobs { bus: bus.clone(), prober, settle: config.broker.settle(), shutdown: tasks.token() };
+    tasks.spawn("aws account", aws_account::check(sdk, layout.account, health.part("aws"), tasks.token()));
+    tasks.spawn("nats health", watch_nats(bus.clone(), health.part("nats"), tasks.token()));
+    tasks.spawn("grants", grants.follow(health.part("grants"), tasks.token()));
+    tasks.spawn("evictions", evict(sessions, withdrawn, tasks.token()));
+    tasks.spawn(
+        "principals",
+        messaging::consume(bus.clone(), principal::consumer(), principal::router(bus.clone(), maker), tasks.token()),
+    );
+    tasks.spawn("jobs", messaging::consume(bus.clone(), jobs::consumer(), jobs::router(jobs), tasks.token()));
+    tasks.spawn("endpoints", endpoints.run(tasks.token()));
+    tasks.spawn("http", http.serve(health, move || telemetry.prometheus(), tasks.token()));
+    let ended = tasks.finish(config.http.grace()).await;
+    bus.close().await;
+    ended.map_err(RunError::Runtime)
+}
+
+/// Issuing waits for a person's job: a few quick tries, then the requester is told.
+const ISSUING: Patience = Patience {
+    connect: std::time::Duration::from_secs(2),
+    attempt: std::time::Duration::from_secs(4),
+    whole: std::time::Duration::from_secs(10),
+    attempts: 3,
+};
+
+/// The SDK, and where principals live. Nothing is asked of AWS yet.
+async fn aws(config: &BrokerConfig) -> Result<(aws::SdkConfig, Layout), RunError> {
+    let sdk = aws::sdk_config(None).await;
+    let region = sdk.region().ok_or(RunError::NoRegion)?;
+    let region = region.as_ref().parse::<contracts::Region>().map_err(|_| RunError::NoRegion)?;
+    let layout = Layout {
+        partition: region.partition(),
+        account: config.provider_account.clone(),
+        path: config.principal_path.clone(),
+    };
+    Ok((sdk, layout))
+}
+
+fn wrapper(config: &BrokerConfig, sdk: &aws::SdkConfig) -> Result<Arc<dyn KeyWrapper>, RunError> {
+    match (&config.key_file, &config.kms_key) {
+        (Some(file), _) => Ok(Arc::new(LocalKey::load(file).map_err(RunError::WrappingKey)?)),
+        (None, Some(key)) => Ok(Arc::new(KmsKey::new(sdk, key.clone()))),
+        (None, None) => Err(RunError::WrappingKey(WrapError::NoKey)),
+    }
+}
+
+/// Tells whether NATS is there. Cancel: ends. Failure: none.
+async fn watch_nats(
+    bus: Bus,
+    part: runtime::Part,
+    shutdown: CancellationToken,
+) -> Result<(), std::convert::Infallible> {
+    loop {
+        if bus.is_connected() {
+            part.ready()
+        } else {
+            part.not_ready("not connected")
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+/// Drops cached credentials the moment that the registry takes its word back. Cancel: ends. Failure: none.
+async fn evict(
+    sessions: Sessions,
+    mut withdrawn: UnboundedReceiver<Arc<contracts::connection::Grant>>,
+    shutdown: CancellationToken,
+) -> Result<(), std::convert::Infallible> {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            Some(old) = withdrawn.recv() => sessions.withdraw(&old).await,
+        }
+    }
+}

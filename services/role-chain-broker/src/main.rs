@@ -1,1 +1,36 @@
-fn main() {}
+//! The program: reads its configuration, sets up logging, runs.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use role_chain_broker::{Cli, Command, KeygenArgs, ServeArgs};
+
+const PROGRAM: &str = "role-chain-broker";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let result = match Cli::parse() {
+        Cli { command: Some(Command::Keygen(args)), .. } => keygen(&args),
+        Cli { serve: Some(config), .. } => serve(config).await,
+        Cli { .. } => {
+            Cli::command().error(ErrorKind::MissingRequiredArgument, "settings are missing, see --help").exit()
+        }
+    };
+    runtime::main_exit(PROGRAM, result)
+}
+
+async fn serve(config: ServeArgs) -> anyhow::Result<()> {
+    let telemetry = telemetry::init(PROGRAM, &config.log)?;
+    let ended = role_chain_broker::run(config, telemetry.clone(), runtime::shutdown_on_signals()).await;
+    telemetry.shutdown().await;
+    Ok(ended?)
+}
+
+#[allow(clippy::print_stdout, reason = "keygen is a command for a person")]
+fn keygen(args: &KeygenArgs) -> anyhow::Result<()> {
+    match role_chain_broker::keygen(args)? {
+        Some(public) => println!("credentials are sealed by {public}: requesters pin it"),
+        None => println!("the key file is there"),
+    }
+    Ok(())
+}

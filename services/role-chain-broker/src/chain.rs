@@ -1,0 +1,281 @@
+//! The chain: the tenant's user -> the tenant's principal role -> the customer's role.
+//!
+//! Two kinds of first hop, never mixed. One for issuing: its session policy lets it assume roles only with the tenant's own external IDs, so
+//! that even a confused broker cannot use another's. One for probing: without that condition, because a probe that must be refused has to be
+//! refused by the customer's role and not by us. What must not live here: what may be issued, and what an answer means.
+
+use std::{sync::Arc, time::Duration};
+
+use aws::Failure;
+use contracts::{AccountId, ExternalId, Region, RoleArn, TenantId, Timestamp};
+use moka::{Expiry, future::Cache};
+
+use crate::{
+    principal::{PrincipalError, Principals},
+    purpose::DENY_ALL,
+    sts::{Answer, AssumeRole, Keys, Session, SessionDuration, Sts},
+};
+
+/// A first-hop session with less time left than this is not begun with.
+const MARGIN: Duration = Duration::from_secs(60);
+/// First hops kept; the least used give way. One is some 2 KB.
+const MOST_FIRST_HOPS: u64 = 10_000;
+const PROBE_SESSION: &str = "rolebridge.probe";
+
+/// Which of the two calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hop {
+    /// User to principal role: both ours.
+    Principal,
+    /// Principal role to customer role.
+    Customer,
+}
+
+/// Why there is no session.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ChainError {
+    #[error("the tenant's principal cannot be used")]
+    Principal(#[source] PrincipalError),
+    #[error("{}", match .hop { Hop::Principal => "the tenant's user could not assume the tenant's role", Hop::Customer => "the tenant's role could not assume the customer's role" })]
+    Sts {
+        hop: Hop,
+        #[source]
+        failure: Failure,
+    },
+}
+
+/// Whose first hop, and bound how. Holds external IDs: no `Debug`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct FirstHop {
+    tenant: TenantId,
+    /// The session policy; `None` for probes.
+    policy: Option<Arc<str>>,
+}
+
+/// The second hop of a real issue.
+#[derive(Debug, Clone, Copy)]
+pub struct SecondHop<'a> {
+    pub role: &'a RoleArn,
+    pub external_id: &'a ExternalId,
+    /// What the purpose allows.
+    pub session_policy: &'a str,
+    pub duration: SessionDuration,
+    pub session_name: &'a str,
+    pub region: &'a Region,
+}
+
+/// Makes sessions in customers' roles.
+pub struct Chain {
+    principals: Principals,
+    /// Tries again by itself.
+    issuing: Arc<dyn Sts>,
+    /// Tries once: the inquiry decides about the next try.
+    probing: Arc<dyn Sts>,
+    first_hops: Cache<FirstHop, Arc<Session>>,
+}
+
+struct UntilSpent;
+
+impl Expiry<FirstHop, Arc<Session>> for UntilSpent {
+    fn expire_after_create(&self, _: &FirstHop, session: &Arc<Session>, _: std::time::Instant) -> Option<Duration> {
+        Some(Timestamp::now().until(session.expires_at).saturating_sub(MARGIN))
+    }
+}
+
+impl Chain {
+    #[must_use]
+    pub fn new(principals: Principals, issuing: Arc<dyn Sts>, probing: Arc<dyn Sts>) -> Self {
+        let first_hops = Cache::builder().max_capacity(MOST_FIRST_HOPS).expire_after(UntilSpent).build();
+        Self { principals, issuing, probing, first_hops }
+    }
+
+    /// A session in the customer's role, for a purpose. `first_hop_policy` binds the first hop to the tenant's external IDs.
+    ///
+    /// # Errors
+    /// By hop; a failed first hop is not kept.
+    pub async fn issue(
+        &self,
+        tenant: TenantId,
+        first_hop_policy: Arc<str>,
+        hop: &SecondHop<'_>,
+    ) -> Result<Session, ChainError> {
+        let key = FirstHop { tenant, policy: Some(first_hop_policy) };
+        let first = self.first_hop(&key, self.issuing.as_ref(), SessionDuration::LONGEST, "rolebridge.issue").await?;
+        let call = AssumeRole {
+            role: hop.role,
+            external_id: Some(hop.external_id),
+            session_policy: Some(hop.session_policy),
+            duration: hop.duration,
+            session_name: hop.session_name,
+            region: Some(hop.region),
+        };
+        let answer = self.second_hop(&key, &first, self.issuing.as_ref(), &call).await?;
+        Ok(answer.value)
+    }
+
+    /// A session in the customer's role that may do nothing, to see whether there is one.
+    ///
+    /// # Errors
+    /// By hop: only a refusal of [`Hop::Customer`] says something about the customer's role.
+    pub async fn probe(
+        &self,
+        tenant: TenantId,
+        role: &RoleArn,
+        external_id: Option<&ExternalId>,
+        region: &Region,
+    ) -> Result<Answer<Session>, ChainError> {
+        let key = FirstHop { tenant, policy: None };
+        let first = self.first_hop(&key, self.probing.as_ref(), SessionDuration::SHORTEST, PROBE_SESSION).await?;
+        let call = AssumeRole {
+            role,
+            external_id,
+            session_policy: Some(DENY_ALL),
+            duration: SessionDuration::SHORTEST,
+            session_name: PROBE_SESSION,
+            region: Some(region),
+        };
+        self.second_hop(&key, &first, self.probing.as_ref(), &call).await
+    }
+
+    /// The account that a probe's session belongs to.
+    ///
+    /// # Errors
+    /// When STS does not say.
+    pub async fn who(&self, keys: &Keys, region: &Region) -> Result<Answer<AccountId>, Failure> {
+        self.probing.caller_account(keys, Some(region)).await
+    }
+
+    /// The cached first hop, or a new one: made once, however many wait for it.
+    async fn first_hop(
+        &self,
+        key: &FirstHop,
+        sts: &dyn Sts,
+        duration: SessionDuration,
+        session_name: &str,
+    ) -> Result<Arc<Session>, ChainError> {
+        let make = async {
+            let principal = self.principals.of(key.tenant).await.map_err(ChainError::Principal)?;
+            let call = AssumeRole {
+                role: &principal.role_arn,
+                external_id: None,
+                session_policy: key.policy.as_deref(),
+                duration,
+                session_name,
+                region: None,
+            };
+            let answer = sts.assume_role(&principal.keys, &call).await;
+            answer
+                .map(|answer| Arc::new(answer.value))
+                .map_err(|failure| ChainError::Sts { hop: Hop::Principal, failure })
+        };
+        self.first_hops.try_get_with_by_ref(key, make).await.map_err(|shared| (*shared).clone())
+    }
+
+    async fn second_hop(
+        &self,
+        key: &FirstHop,
+        first: &Session,
+        sts: &dyn Sts,
+        call: &AssumeRole<'_>,
+    ) -> Result<Answer<Session>, ChainError> {
+        match sts.assume_role(&first.keys, call).await {
+            Ok(answer) => Ok(answer),
+            Err(failure) => {
+                // The first hop's own session is no longer good: the next try makes a new one.
+                if failure.is("ExpiredToken") || failure.is("InvalidClientTokenId") {
+                    self.first_hops.invalidate(key).await;
+                }
+                Err(ChainError::Sts { hop: Hop::Customer, failure })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::{
+        metrics::Metrics,
+        principal::fake::ready_principal,
+        probe::Suspect,
+        sts::fake::{FakeSts, Trust},
+    };
+
+    /// A tenant with a ready principal, one customer role, and STS in memory.
+    pub struct Fixture {
+        pub sts: Arc<FakeSts>,
+        pub chain: Arc<Chain>,
+        pub metrics: Metrics,
+        pub suspect: Suspect,
+        pub principal_role: RoleArn,
+    }
+
+    pub async fn fixture(sts: FakeSts) -> Fixture {
+        let tenant = TenantId::new();
+        let (principals, principal_role) = ready_principal(tenant).await;
+        let role = RoleArn::parse("arn:aws:iam::222222222222:role/rolebridge/rolebridge-stack").unwrap();
+        let suspect = Suspect {
+            tenant,
+            account: role.account().clone(),
+            external_id: ExternalId::generate(),
+            region: Region::parse("eu-central-1").unwrap(),
+            role,
+        };
+        let sts = Arc::new(
+            sts.role(&principal_role, Trust::Anyone).role(&suspect.role, Trust::Id(suspect.external_id.clone())),
+        );
+        let chain = Arc::new(Chain::new(principals, sts.clone(), sts.clone()));
+        let metrics = Metrics::new(&opentelemetry::global::meter("test"));
+        Fixture { sts, chain, metrics, suspect, principal_role }
+    }
+
+    impl Fixture {
+        pub fn second_hop(&self) -> SecondHop<'_> {
+            SecondHop {
+                role: &self.suspect.role,
+                external_id: &self.suspect.external_id,
+                session_policy: "{}",
+                duration: SessionDuration::LONGEST,
+                session_name: "job.cost-read",
+                region: &self.suspect.region,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn issuing_and_probing_never_share_a_first_hop() {
+        let fixture = fixture(FakeSts::default()).await;
+        let suspect = &fixture.suspect;
+        let policy: Arc<str> = "bound to the tenant's IDs".into();
+        fixture.chain.probe(suspect.tenant, &suspect.role, Some(&suspect.external_id), &suspect.region).await.unwrap();
+        for _ in 0..3 {
+            fixture.chain.issue(suspect.tenant, policy.clone(), &fixture.second_hop()).await.unwrap();
+        }
+        let first_hops: Vec<_> =
+            fixture.sts.calls().into_iter().filter(|call| call.role == fixture.principal_role).collect();
+        let policies: Vec<_> = first_hops.iter().map(|call| call.session_policy.as_deref()).collect();
+        assert_eq!(policies, [None, Some("bound to the tenant's IDs")]);
+    }
+
+    #[tokio::test]
+    async fn a_dead_first_hop_is_made_anew() {
+        let fixture = fixture(FakeSts::default()).await;
+        let expired = Failure::new(aws::FailureKind::Other, Some("ExpiredToken"));
+        fixture.sts.trouble([None, Some(expired)]);
+        let issue = || fixture.chain.issue(fixture.suspect.tenant, "p".into(), fixture_hop(&fixture));
+        assert!(matches!(issue().await, Err(ChainError::Sts { hop: Hop::Customer, .. })));
+        issue().await.unwrap();
+        assert_eq!(fixture.sts.calls().iter().filter(|call| call.role == fixture.principal_role).count(), 2);
+    }
+
+    fn fixture_hop(fixture: &Fixture) -> &'static SecondHop<'static> {
+        Box::leak(Box::new(SecondHop {
+            role: Box::leak(Box::new(fixture.suspect.role.clone())),
+            external_id: Box::leak(Box::new(fixture.suspect.external_id.clone())),
+            region: Box::leak(Box::new(fixture.suspect.region.clone())),
+            session_policy: "{}",
+            duration: SessionDuration::LONGEST,
+            session_name: "job.cost-read",
+        }))
+    }
+}

@@ -1,0 +1,99 @@
+//! What the broker is told: flags, or variables of the same name.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgGroup, Args, Parser, Subcommand};
+use contracts::{AccountId, IamPath};
+use messaging::NatsConfig;
+use runtime::HttpConfig;
+use telemetry::LogConfig;
+
+/// Keeps one IAM user and role for each tenant, proves that customers' roles demand our external ID, and issues short-lived credentials.
+#[derive(Debug, Parser)]
+#[command(name = "role-chain-broker", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    #[command(flatten)]
+    pub serve: Option<ServeArgs>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Makes the key files that the broker needs, readable by their owner alone; what exists is left as it is.
+    Keygen(KeygenArgs),
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct KeygenArgs {
+    /// Where the key that wraps access keys shall be.
+    #[arg(long, env = "ROLEBRIDGE_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
+    /// Where the X25519 seed that seals credentials shall be; its public key is printed, for requesters to pin.
+    #[arg(long, env = "ROLEBRIDGE_SEAL_SEED_FILE", value_name = "FILE")]
+    pub seal_seed_file: Option<PathBuf>,
+}
+
+/// The configuration of the service.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub broker: BrokerConfig,
+    #[command(flatten)]
+    pub nats: NatsConfig,
+    #[command(flatten)]
+    pub http: HttpConfig,
+    #[command(flatten)]
+    pub log: LogConfig,
+}
+
+/// What is the broker's own. AWS region, credentials and endpoints come from the standard AWS_* variables.
+#[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("wrapping").required(true).multiple(false).args(["key_file", "kms_key"]))]
+pub struct BrokerConfig {
+    /// The provider's AWS account: where principals are made.
+    #[arg(long, env = "ROLEBRIDGE_PROVIDER_ACCOUNT", value_name = "ACCOUNT")]
+    pub provider_account: AccountId,
+
+    /// IAM path of the principals; nothing else may live under it.
+    #[arg(long, env = "ROLEBRIDGE_PRINCIPAL_PATH", default_value = "/rolebridge/", value_name = "PATH")]
+    pub principal_path: IamPath,
+
+    /// File with the key that wraps access keys, made by `role-chain-broker keygen`: for one machine.
+    #[arg(long, env = "ROLEBRIDGE_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
+    /// AWS KMS key that wraps access keys: its ID, ARN or alias.
+    #[arg(long, env = "ROLEBRIDGE_KMS_KEY", value_name = "KEY")]
+    pub kms_key: Option<String>,
+
+    /// File with the X25519 seed (SX...) that seals credentials, made by `role-chain-broker keygen`.
+    #[arg(long, env = "ROLEBRIDGE_SEAL_SEED_FILE", value_name = "FILE")]
+    pub seal_seed_file: PathBuf,
+
+    /// Seconds for which a role that refuses us may just not have settled in IAM.
+    #[arg(long, env = "ROLEBRIDGE_SETTLE_SECONDS", default_value_t = 45, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=300))]
+    pub settle_seconds: u64,
+}
+
+impl BrokerConfig {
+    #[must_use]
+    pub fn settle(&self) -> Duration {
+        Duration::from_secs(self.settle_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,156 @@
+//! Fills the book from the stream of grants.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use contracts::{CloudEvent, ConnectionId, Message as _, Stream, TenantId, connection::Grant};
+use futures::StreamExt as _;
+use messaging::{
+    Bus,
+    async_nats::jetstream::{
+        consumer::{DeliverPolicy, pull::OrderedConfig},
+        stream::{LastRawMessageErrorKind, Stream as Kept},
+    },
+};
+use runtime::Part;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Book, Change};
+
+/// Between two tries to get the stream back.
+const PAUSE: Duration = Duration::from_secs(1);
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// The stream of grants cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the stream of grants could not be opened: check that JetStream is on and that this user may read it (deploy/nats)"
+)]
+pub struct WatchError(#[source] Source);
+
+/// The stream was asked and did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the last grant of the connection could not be read")]
+pub struct GrantError(#[source] Source);
+
+/// The book and the stream behind it. Cheap to clone.
+#[derive(Clone)]
+pub struct Grants {
+    book: Arc<Book>,
+    stream: Kept,
+    /// Whether the book follows the stream at this moment.
+    live: Arc<AtomicBool>,
+    withdrawn: mpsc::UnboundedSender<Arc<Grant>>,
+}
+
+impl Grants {
+    /// Opens the stream. The receiver is told of every grant under which nothing may be handed out again.
+    ///
+    /// # Errors
+    /// When the stream is not there or may not be read.
+    pub async fn open(bus: &Bus) -> Result<(Self, mpsc::UnboundedReceiver<Arc<Grant>>), WatchError> {
+        let stream =
+            bus.jetstream().get_stream(Stream::Grants.name()).await.map_err(|error| WatchError(error.into()))?;
+        let (withdrawn, told) = mpsc::unbounded_channel();
+        let grants = Self { book: Arc::default(), stream, live: Arc::default(), withdrawn };
+        Ok((grants, told))
+    }
+
+    #[must_use]
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// The last word on a connection. Where the book does not have it, or is not following, the stream itself is asked.
+    ///
+    /// # Errors
+    /// When the stream had to be asked and did not answer.
+    pub async fn last(&self, tenant: TenantId, connection: ConnectionId) -> Result<Option<Arc<Grant>>, GrantError> {
+        let known = self.book.get(tenant, connection);
+        if known.is_some() && self.live.load(Ordering::Acquire) {
+            return Ok(known);
+        }
+        let subject = format!("{}.{tenant}.{connection}", Grant::SUBJECT.trim_end_matches(".*"));
+        match self.stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => {
+                self.accept(&message.payload);
+                Ok(self.book.get(tenant, connection))
+            }
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(GrantError(error.into())),
+        }
+    }
+
+    /// Follows the stream until shutdown. A broken stream is opened again; meanwhile [`Grants::last`] asks for each grant.
+    ///
+    /// # Errors
+    /// Never: it waits for as long as it takes.
+    pub async fn follow(self, part: Part, shutdown: CancellationToken) -> Result<(), WatchError> {
+        loop {
+            let broken = tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                broken = self.read(&part) => broken,
+            };
+            self.live.store(false, Ordering::Release);
+            part.not_ready("the stream of grants is being opened again");
+            tracing::warn!(error = %broken, "the stream of grants broke off, it is opened again");
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    /// Reads the last grant of every connection, and then each new one. Ends only by breaking.
+    async fn read(&self, part: &Part) -> Source {
+        let config = OrderedConfig { deliver_policy: DeliverPolicy::LastPerSubject, ..OrderedConfig::default() };
+        let consumer = match self.stream.create_consumer(config).await {
+            Ok(consumer) => consumer,
+            Err(error) => return error.into(),
+        };
+        if consumer.cached_info().num_pending == 0 {
+            self.loaded(part);
+        }
+        let mut messages = match consumer.messages().await {
+            Ok(messages) => messages,
+            Err(error) => return error.into(),
+        };
+        while let Some(message) = messages.next().await {
+            let message = match message {
+                Ok(message) => message,
+                Err(error) => return error.into(),
+            };
+            self.accept(&message.payload);
+            if message.info().is_ok_and(|info| info.pending == 0) {
+                self.loaded(part);
+            }
+        }
+        "the server closed the consumer".into()
+    }
+
+    fn loaded(&self, part: &Part) {
+        self.live.store(true, Ordering::Release);
+        part.ready();
+    }
+
+    fn accept(&self, payload: &[u8]) {
+        let grant = match CloudEvent::<Grant>::decode(payload) {
+            Ok(event) => event.data,
+            // Nothing is issued for a connection whose grant cannot be read.
+            Err(error) => return tracing::error!(%error, "a grant cannot be read"),
+        };
+        let (tenant, connection, revision) = (grant.tenant, grant.connection, grant.revision);
+        if let Change::Withdrawn { old } = self.book.accept(grant) {
+            tracing::info!(%tenant, %connection, revision, "cached credentials of the connection are withdrawn");
+            // The receiver lives as long as the service.
+            let _ = self.withdrawn.send(old);
+        }
+    }
+}

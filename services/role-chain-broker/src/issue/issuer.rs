@@ -1,0 +1,261 @@
+//! From a request to sealed credentials.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aws::{Failure, FailureKind, Unclear};
+use contracts::{
+    ConnectionId, ErrorCode, ErrorReply, TenantId,
+    connection::Grant,
+    credentials::{IssueCredentials, IssueRequest, IssuedCredentials, Purpose, SealedCredentials, SecretText},
+};
+use messaging::{Bus, BusError, Call, EndpointServer, seal::SealSeed};
+use secrecy::ExposeSecret as _;
+use zeroize::Zeroizing;
+
+use super::{
+    check::{self, Wish},
+    sessions::{Issued, SessionKey, Sessions},
+};
+use crate::{
+    chain::{Chain, ChainError, Hop, SecondHop},
+    grants::GrantSource,
+    metrics::Metrics,
+    principal::PrincipalError,
+    purpose,
+};
+
+/// Issues credentials.
+///
+/// Cancel: a dropped request leaves at most a session in the cache. Failure: an `ErrorReply`, always.
+pub struct Issuer {
+    pub grants: Arc<dyn GrantSource>,
+    pub sessions: Sessions,
+    pub chain: Arc<Chain>,
+    pub seal: SealSeed,
+    pub metrics: Metrics,
+}
+
+/// Announces the endpoint.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn serve(bus: &Bus, issuer: Arc<Issuer>) -> Result<EndpointServer, BusError> {
+    let server =
+        EndpointServer::start(bus, "role-chain-broker", "Short-lived credentials for customers' AWS accounts").await?;
+    server
+        .serve::<IssueCredentials, _, _>(move |call: Call<IssueCredentials>| {
+            let issuer = issuer.clone();
+            async move {
+                let (tenant, connection) = (call.token::<TenantId>(1)?, call.token::<ConnectionId>(2)?);
+                let purpose = check::purpose(&call.token::<String>(0)?)?;
+                issuer.issue(purpose, tenant, connection, call.request).await
+            }
+        })
+        .await
+}
+
+impl Issuer {
+    /// # Errors
+    /// What the requester is told; the chain is logged here.
+    pub async fn issue(
+        &self,
+        purpose: Purpose,
+        tenant: TenantId,
+        connection: ConnectionId,
+        request: IssueRequest,
+    ) -> Result<IssuedCredentials, ErrorReply> {
+        let began = Instant::now();
+        let result = self.try_issue(purpose, tenant, connection, &request).await;
+        let label = result.as_ref().map_or_else(|refusal| refusal.code.as_str(), |_| "issued");
+        self.metrics.issue(began.elapsed(), label);
+        if let Err(refusal) = &result {
+            tracing::info!(%tenant, %connection, %purpose, code = %refusal.code, "no credentials were issued");
+        }
+        result
+    }
+
+    async fn try_issue(
+        &self,
+        purpose: Purpose,
+        tenant: TenantId,
+        connection: ConnectionId,
+        request: &IssueRequest,
+    ) -> Result<IssuedCredentials, ErrorReply> {
+        let wish = check::wish(request)?;
+        let grant = check::may_issue(connection, self.grant(tenant, connection).await?)?;
+        let key = SessionKey::of(&grant, purpose, wish.duration);
+        let (issued, cached) = self.session(&key, &grant, purpose, &wish).await?;
+        self.metrics.cache(cached);
+        self.still_granted(&grant, &key, purpose, &wish).await?;
+        let reply = self.sealed(purpose, &grant, &issued, request)?;
+        let (requester, session) = (&wish.requester, &issued.session_name);
+        tracing::info!(%tenant, %connection, %purpose, requester, session, cached, "credentials were issued");
+        Ok(reply)
+    }
+
+    async fn grant(&self, tenant: TenantId, connection: ConnectionId) -> Result<Option<Arc<Grant>>, ErrorReply> {
+        self.grants.get(tenant, connection).await.map_err(|error| {
+            tracing::warn!(%tenant, %connection, error = ?error, "the grant could not be read");
+            let message = "what may be issued could not be read just now: try again";
+            ErrorReply::new(ErrorCode::Unavailable, message).retry_after(1_000)
+        })
+    }
+
+    async fn session(
+        &self,
+        key: &SessionKey,
+        grant: &Grant,
+        purpose: Purpose,
+        wish: &Wish,
+    ) -> Result<(Arc<Issued>, bool), ErrorReply> {
+        let make = async {
+            let partition = grant.role_arn.partition();
+            let ids = self.grants.external_ids(grant.tenant);
+            let first_hop_policy = purpose::first_hop_policy(partition, &ids, &grant.external_id);
+            let session_name = check::session_name(&wish.requester, purpose);
+            let hop = SecondHop {
+                role: &grant.role_arn,
+                external_id: &grant.external_id,
+                session_policy: &purpose::session_policy(purpose, &grant.region),
+                duration: wish.duration,
+                session_name: &session_name,
+                region: &grant.region,
+            };
+            let session = self.chain.issue(grant.tenant, first_hop_policy.into(), &hop).await?;
+            Ok(Issued { session, session_name })
+        };
+        let got = self.sessions.get(key.clone(), wish.min_remaining, make).await;
+        got.map_err(|error| {
+            let (tenant, connection) = (grant.tenant, grant.connection);
+            let cause = std::error::Error::source(&*error).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(%tenant, %connection, cause, "no session: {error}");
+            refusal(connection, &error)
+        })
+    }
+
+    /// The grant may have been withdrawn while STS was asked: then what came too late for the eviction is dropped here.
+    async fn still_granted(
+        &self,
+        grant: &Grant,
+        key: &SessionKey,
+        purpose: Purpose,
+        wish: &Wish,
+    ) -> Result<(), ErrorReply> {
+        let now = check::may_issue(grant.connection, self.grant(grant.tenant, grant.connection).await?);
+        match now {
+            Ok(now) if SessionKey::of(&now, purpose, wish.duration) == *key => Ok(()),
+            changed => {
+                self.sessions.withdraw(grant).await;
+                changed?;
+                let message = format!("the connection {} was just changed: try again", grant.connection);
+                Err(ErrorReply::new(ErrorCode::Unavailable, message).retry_after(100))
+            }
+        }
+    }
+
+    fn sealed(
+        &self,
+        purpose: Purpose,
+        grant: &Grant,
+        issued: &Issued,
+        request: &IssueRequest,
+    ) -> Result<IssuedCredentials, ErrorReply> {
+        let keys = &issued.session.keys;
+        let expires_at = issued.session.expires_at;
+        let contents = SealedCredentials {
+            tenant: grant.tenant,
+            connection: grant.connection,
+            purpose,
+            access_key_id: keys.access_key_id.expose_secret().to_owned(),
+            secret_access_key: SecretText::new(keys.secret_access_key.expose_secret().to_owned()),
+            session_token: SecretText::new(
+                keys.session_token.as_ref().map(|token| token.expose_secret().to_owned()).unwrap_or_default(),
+            ),
+            expires_at,
+        };
+        let internal =
+            |_| ErrorReply::new(ErrorCode::Internal, "the credentials could not be written: please report it");
+        let plain = serde_json::to_vec(&contents).map(Zeroizing::new).map_err(internal)?;
+        let sealed = self.seal.seal(&request.requester_key, &plain).map_err(|_| {
+            let message = "requester_key is not a public X25519 key in the nkeys form (X...): its checksum is wrong";
+            ErrorReply::new(ErrorCode::InvalidRequest, message)
+        })?;
+        Ok(IssuedCredentials {
+            tenant: grant.tenant,
+            connection: grant.connection,
+            purpose,
+            account: grant.account.clone(),
+            role_arn: grant.role_arn.clone(),
+            region: grant.region.clone(),
+            expires_at,
+            broker_key: self.seal.public().clone(),
+            sealed,
+        })
+    }
+}
+
+/// What a requester is told when the chain broke.
+fn refusal(connection: ConnectionId, error: &ChainError) -> ErrorReply {
+    match error {
+        ChainError::Principal(PrincipalError::NotReady) => {
+            let message = "the tenant's principal is still being made: try again";
+            ErrorReply::new(ErrorCode::Unavailable, message).retry_after(2_000)
+        }
+        ChainError::Principal(PrincipalError::Store(_)) => {
+            let message = "the tenant's principal could not be read just now: try again";
+            ErrorReply::new(ErrorCode::Unavailable, message).retry_after(1_000)
+        }
+        ChainError::Principal(_) => {
+            let message = "the tenant's principal cannot be used: an operator must look at role-chain-broker's log";
+            ErrorReply::new(ErrorCode::Internal, message)
+        }
+        ChainError::Sts { hop, failure } => sts_refusal(connection, *hop, failure),
+    }
+}
+
+fn sts_refusal(connection: ConnectionId, hop: Hop, failure: &Failure) -> ErrorReply {
+    let later = |code, message: &str, wait: Duration| {
+        ErrorReply::new(code, message).retry_after(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+    };
+    match (failure.kind, hop) {
+        (FailureKind::Indeterminate(Unclear::Throttled), _) => {
+            later(ErrorCode::Throttled, "AWS STS is asked too much at the moment: try again", Duration::from_secs(2))
+        }
+        (FailureKind::Indeterminate(_), _) => {
+            later(ErrorCode::Unavailable, "AWS STS gave no clear answer: try again", Duration::from_secs(1))
+        }
+        (FailureKind::Refused, Hop::Customer) => {
+            let message = format!(
+                "AWS refused the role of connection {connection}: the customer has removed or changed it; ask for a new verification, or let the customer launch the stack again"
+            );
+            ErrorReply::new(ErrorCode::Denied, message)
+        }
+        // A principal that was just made, or whose key was: IAM settles within seconds.
+        (_, Hop::Principal) => later(
+            ErrorCode::Unavailable,
+            "the tenant's principal cannot be used yet: try again; if it lasts, an operator must look at role-chain-broker's log",
+            Duration::from_secs(5),
+        ),
+        (FailureKind::Other, Hop::Customer) if failure.is("ExpiredToken") || failure.is("InvalidClientTokenId") => {
+            later(
+                ErrorCode::Unavailable,
+                "the session that was begun with is over: try again",
+                Duration::from_millis(200),
+            )
+        }
+        (FailureKind::Other, Hop::Customer) => {
+            let code = failure.code.as_deref().unwrap_or("no code");
+            let message = format!(
+                "AWS STS does not take the request for connection {connection} ({code}): an operator must look at role-chain-broker's log"
+            );
+            ErrorReply::new(ErrorCode::Internal, message)
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "issuer_tests.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+use aws::FailureKind;
+use contracts::{AccountId, connection::ConnectionState};
+
+use super::*;
+use crate::{
+    chain::tests::{Fixture, fixture},
+    grants::Book,
+    sts::fake::{FakeSts, Trust, throttled},
+};
+
+struct Bench {
+    fixture: Fixture,
+    book: Arc<Book>,
+    issuer: Issuer,
+    grant: Grant,
+    requester: SealSeed,
+}
+
+async fn bench(sts: FakeSts) -> Bench {
+    let fixture = fixture(sts).await;
+    let suspect = &fixture.suspect;
+    let grant = Grant {
+        tenant: suspect.tenant,
+        connection: ConnectionId::new(),
+        state: ConnectionState::Verified,
+        tenant_active: true,
+        account: suspect.account.clone(),
+        region: suspect.region.clone(),
+        role_arn: suspect.role.clone(),
+        external_id: suspect.external_id.clone(),
+        revision: 1,
+    };
+    let book = Arc::new(Book::default());
+    book.accept(grant.clone());
+    let issuer = Issuer {
+        grants: book.clone(),
+        sessions: Sessions::default(),
+        chain: fixture.chain.clone(),
+        seal: SealSeed::generate().unwrap(),
+        metrics: fixture.metrics.clone(),
+    };
+    Bench { fixture, book, issuer, grant, requester: SealSeed::generate().unwrap() }
+}
+
+impl Bench {
+    async fn issue_as(&self, requester: &str, duration_s: Option<u32>) -> Result<IssuedCredentials, ErrorReply> {
+        let request = IssueRequest {
+            requester_key: self.requester.public().clone(),
+            requester: requester.to_owned(),
+            duration_s,
+            min_remaining_s: None,
+        };
+        self.issuer.issue(Purpose::CostRead, self.grant.tenant, self.grant.connection, request).await
+    }
+
+    fn now(&self, change: impl FnOnce(&mut Grant)) {
+        let mut grant = Grant { revision: self.grant.revision + 1, ..self.grant.clone() };
+        change(&mut grant);
+        self.book.accept(grant);
+    }
+}
+
+#[tokio::test]
+async fn attack_24_a_thousand_at_once_are_one_chain() {
+    let bench = bench(FakeSts { delay: Duration::from_millis(20), ..FakeSts::default() }).await;
+    let names: Vec<String> = (0..1000).map(|n| format!("job-{n}")).collect();
+    let all = futures::future::join_all(names.iter().map(|name| bench.issue_as(name, None))).await;
+    assert!(all.iter().all(Result::is_ok));
+    let calls = bench.fixture.sts.calls();
+    assert_eq!(calls.len(), 2, "one first hop and one second");
+    assert!(calls.iter().all(|call| call.seconds == 3600));
+}
+
+#[tokio::test]
+async fn the_first_hop_is_bound_to_the_tenants_ids_and_the_second_to_the_purpose() {
+    let bench = bench(FakeSts::default()).await;
+    bench.issue_as("job", Some(43_200)).await.unwrap();
+    let calls = bench.fixture.sts.calls();
+    let first = calls[0].session_policy.as_ref().unwrap();
+    assert!(first.contains("sts:ExternalId") && first.contains(bench.grant.external_id.as_str()));
+    let second = calls[1].session_policy.as_ref().unwrap();
+    assert!(second.contains("s3:GetObject") && !second.contains("sts:"));
+    assert_eq!(calls[1].external_id.as_ref(), Some(&bench.grant.external_id));
+    assert!(calls[1].session_name.starts_with("job.cost-read."));
+    assert!(calls[0].by.starts_with("AKIA") && calls[1].by.starts_with("ASIA-111111111111"));
+}
+
+#[tokio::test]
+async fn what_is_in_the_box_is_for_the_requester_and_says_what_it_is_for() {
+    let bench = bench(FakeSts::default()).await;
+    let reply = bench.issue_as("job", None).await.unwrap();
+    assert!(!serde_json::to_string(&reply).unwrap().contains("canary"));
+    let plain = bench.requester.open(bench.issuer.seal.public(), &reply.sealed).unwrap();
+    let opened: SealedCredentials = serde_json::from_slice(&plain).unwrap();
+    assert_eq!((opened.tenant, opened.connection, opened.purpose), (reply.tenant, reply.connection, reply.purpose));
+    assert_eq!(opened.session_token.expose(), "canary-token");
+    assert!(SealSeed::generate().unwrap().open(bench.issuer.seal.public(), &reply.sealed).is_err());
+}
+
+#[tokio::test]
+async fn attack_31_a_withdrawn_grant_is_never_issued_for_though_the_session_is_cached() {
+    let bench = bench(FakeSts::default()).await;
+    bench.issue_as("job", None).await.unwrap();
+    bench.now(|grant| grant.tenant_active = false);
+    assert_eq!(bench.issue_as("job", None).await.unwrap_err().code, ErrorCode::Denied);
+}
+
+#[tokio::test]
+async fn a_grant_withdrawn_while_sts_is_asked_gives_nothing() {
+    let bench = bench(FakeSts { delay: Duration::from_millis(50), ..FakeSts::default() }).await;
+    let (issued, ()) = tokio::join!(bench.issue_as("job", None), async {
+        while bench.fixture.sts.calls().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        bench.now(|grant| grant.state = ConnectionState::Revoked);
+    });
+    assert_eq!(issued.unwrap_err().code, ErrorCode::NotVerified);
+    // Nor does it stay in the cache.
+    bench.book.accept(Grant { revision: 9, ..bench.grant.clone() });
+    bench.issue_as("job", None).await.unwrap();
+    assert_eq!(bench.fixture.sts.calls().len(), 3, "the first hop is kept, the second made anew");
+}
+
+#[tokio::test]
+async fn another_tenants_connection_is_not_found() {
+    let bench = bench(FakeSts::default()).await;
+    let request = IssueRequest {
+        requester_key: bench.requester.public().clone(),
+        requester: "job".to_owned(),
+        duration_s: None,
+        min_remaining_s: None,
+    };
+    let refused = bench.issuer.issue(Purpose::CostRead, TenantId::new(), bench.grant.connection, request).await;
+    assert_eq!(refused.unwrap_err().code, ErrorCode::NotFound);
+    assert!(bench.fixture.sts.calls().is_empty());
+}
+
+#[tokio::test]
+async fn what_sts_says_becomes_what_to_do() {
+    let other = |code| Failure::new(FailureKind::Other, Some(code));
+    let unreachable = Failure::new(FailureKind::Indeterminate(Unclear::Unreachable), None);
+    for (trouble, code, again) in [
+        (vec![Some(throttled())], ErrorCode::Throttled, true),
+        (vec![None, Some(throttled())], ErrorCode::Throttled, true),
+        (vec![None, Some(unreachable)], ErrorCode::Unavailable, true),
+        (vec![Some(other("InvalidClientTokenId"))], ErrorCode::Unavailable, true),
+        (vec![None, Some(other("ExpiredToken"))], ErrorCode::Unavailable, true),
+        (vec![None, Some(other("ValidationError"))], ErrorCode::Internal, false),
+    ] {
+        let bench = bench(FakeSts::default()).await;
+        bench.fixture.sts.trouble(trouble);
+        let refused = bench.issue_as("job", None).await.unwrap_err();
+        assert_eq!((refused.code, refused.retry_after_ms.is_some()), (code, again));
+        // Nothing of a failure is kept.
+        assert!(bench.issue_as("job", None).await.is_ok());
+    }
+    let bench = bench(FakeSts::default()).await;
+    bench.fixture.sts.set(&bench.grant.role_arn, Trust::Nobody);
+    assert_eq!(bench.issue_as("job", None).await.unwrap_err().code, ErrorCode::Denied);
+}
+
+#[tokio::test]
+async fn bad_requests_cost_no_call() {
+    let bench = bench(FakeSts::default()).await;
+    assert_eq!(bench.issue_as("no spaces", None).await.unwrap_err().code, ErrorCode::InvalidRequest);
+    bench.now(|grant| grant.account = AccountId::parse("333333333333").unwrap());
+    assert_eq!(bench.issue_as("job", None).await.unwrap_err().code, ErrorCode::Denied);
+    assert!(bench.fixture.sts.calls().is_empty());
+}

@@ -1,0 +1,75 @@
+//! Verify a connection: run the probe and report its verdict with the evidence.
+
+use std::time::Duration;
+
+use contracts::{
+    Timestamp,
+    verification::{Fault, Verdict, VerificationReported, VerifyConnection},
+};
+use messaging::Disposition;
+
+use super::Jobs;
+use crate::{
+    principal::PrincipalError,
+    probe::{Limits, Outcome, Suspect},
+};
+
+/// Kept free before the job's deadline, for the report to arrive.
+const MARGIN: Duration = Duration::from_secs(2);
+/// A principal is made within about this time.
+const PRINCIPAL: Duration = Duration::from_secs(1);
+
+impl Jobs {
+    /// Cancel: at shutdown the job is given back at once, for another instance. Failure: reported, or tried again.
+    pub(super) async fn verify(&self, job: VerifyConnection) -> Disposition {
+        // No call is needed to see that this is wrong.
+        if job.role_arn.account() != &job.account {
+            let verdict = Verdict::Failed { fault: Fault::WrongAccount };
+            return self.report_verdict(&job, Outcome { verdict, evidence: Vec::new(), in_aws: Duration::ZERO }).await;
+        }
+        let suspect = Suspect {
+            tenant: job.tenant,
+            role: job.role_arn.clone(),
+            external_id: job.external_id.clone(),
+            account: job.account.clone(),
+            region: job.region.clone(),
+        };
+        let deadline = Timestamp::now().until(job.deadline).saturating_sub(MARGIN);
+        let limits = Limits { settle: self.settle.min(deadline), deadline };
+        let run = tokio::select! {
+            run = self.prober.run(&suspect, limits) => run,
+            () = self.shutdown.cancelled() => return Disposition::Later { after: Duration::ZERO },
+        };
+        match run {
+            Ok(outcome) => self.report_verdict(&job, outcome).await,
+            Err(error) => self.without_principal(&job, &error).await,
+        }
+    }
+
+    async fn without_principal(&self, job: &VerifyConnection, error: &PrincipalError) -> Disposition {
+        if Timestamp::now().plus(MARGIN) >= job.deadline {
+            tracing::warn!(tenant = %job.tenant, connection = %job.connection, %error, "nothing could be proven before the deadline");
+            let outcome = Outcome { verdict: Verdict::Indeterminate, evidence: Vec::new(), in_aws: Duration::ZERO };
+            return self.report_verdict(job, outcome).await;
+        }
+        if !matches!(error, PrincipalError::NotReady) {
+            let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(tenant = %job.tenant, connection = %job.connection, cause, "{error}");
+        }
+        Disposition::Later { after: PRINCIPAL }
+    }
+
+    async fn report_verdict(&self, job: &VerifyConnection, outcome: Outcome) -> Disposition {
+        tracing::info!(tenant = %job.tenant, connection = %job.connection, cause = ?job.cause, verdict = ?outcome.verdict, "the connection was probed");
+        let report = VerificationReported {
+            job: job.job,
+            tenant: job.tenant,
+            connection: job.connection,
+            role_arn: job.role_arn.clone(),
+            verdict: outcome.verdict,
+            evidence: outcome.evidence,
+            aws_ms: u64::try_from(outcome.in_aws.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.report(job.job, report).await
+    }
+}

@@ -1,0 +1,78 @@
+//! What the broker counts. Labels are small fixed sets: no tenant, no connection, no role.
+
+use std::time::Duration;
+
+use aws::{Failure, FailureKind};
+use contracts::verification::{Probe, ProbeOutcome};
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram, Meter},
+};
+
+/// The instruments; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    issued: Histogram<f64>,
+    cache: Counter<u64>,
+    sts: Counter<u64>,
+    probes: Counter<u64>,
+}
+
+impl Metrics {
+    #[must_use]
+    pub fn new(meter: &Meter) -> Self {
+        Self {
+            issued: meter
+                .f64_histogram("rolebridge_issue_duration")
+                .with_unit("s")
+                .with_description("Time to answer a request for credentials, by result")
+                .build(),
+            cache: meter
+                .u64_counter("rolebridge_issue_cache")
+                .with_description("Requests for credentials by whether the cache had them")
+                .build(),
+            sts: meter
+                .u64_counter("rolebridge_sts_calls")
+                .with_description("Calls to STS by action and result")
+                .build(),
+            probes: meter
+                .u64_counter("rolebridge_probes")
+                .with_description("Probes of customer roles by outcome")
+                .build(),
+        }
+    }
+
+    /// `result` is `issued` or an error code of the wire.
+    pub fn issue(&self, took: Duration, result: &'static str) {
+        self.issued.record(took.as_secs_f64(), &[KeyValue::new("result", result)]);
+    }
+
+    pub fn cache(&self, hit: bool) {
+        self.cache.add(1, &[KeyValue::new("hit", hit)]);
+    }
+
+    pub fn sts_call(&self, action: &'static str, failure: Option<&Failure>) {
+        let result = match failure.map(|failure| failure.kind) {
+            None => "ok",
+            Some(FailureKind::Refused) => "refused",
+            Some(FailureKind::Indeterminate(_)) => "indeterminate",
+            Some(FailureKind::Other) => "error",
+        };
+        self.sts.add(1, &[KeyValue::new("action", action), KeyValue::new("result", result)]);
+    }
+
+    pub fn probe(&self, probe: Probe, outcome: ProbeOutcome) {
+        let probe = match probe {
+            Probe::RightId => "right-id",
+            Probe::CallerIdentity => "caller-identity",
+            Probe::NoId => "no-id",
+            Probe::RandomId => "random-id",
+        };
+        let outcome = match outcome {
+            ProbeOutcome::Succeeded => "succeeded",
+            ProbeOutcome::Refused => "refused",
+            ProbeOutcome::Indeterminate => "indeterminate",
+        };
+        self.probes.add(1, &[KeyValue::new("probe", probe), KeyValue::new("outcome", outcome)]);
+    }
+}

@@ -1,0 +1,109 @@
+//! STS itself, through the AWS SDK.
+
+use async_trait::async_trait;
+use aws::{Failure, FailureKind, Patience, SdkConfig, Unclear, classify};
+use aws_credential_types::Credentials;
+use aws_sdk_sts::{
+    Client,
+    config::{Builder, IdentityCache},
+    operation::RequestId as _,
+};
+use contracts::{AccountId, Region, Timestamp};
+use secrecy::ExposeSecret as _;
+use time::OffsetDateTime;
+
+use super::{Answer, AssumeRole, Keys, Session, Sts};
+use crate::metrics::Metrics;
+
+/// STS at the endpoint of the region that is asked for, or where `AWS_ENDPOINT_URL[_STS]` says.
+#[derive(Debug, Clone)]
+pub struct RealSts {
+    sdk: SdkConfig,
+    patience: Patience,
+    metrics: Metrics,
+}
+
+impl RealSts {
+    #[must_use]
+    pub fn new(sdk: SdkConfig, patience: Patience, metrics: Metrics) -> Self {
+        Self { sdk, patience, metrics }
+    }
+
+    /// A client that has never seen other keys and never will.
+    fn client(&self, keys: &Keys, region: Option<&Region>) -> Client {
+        let credentials = Credentials::new(
+            keys.access_key_id.expose_secret(),
+            keys.secret_access_key.expose_secret(),
+            keys.session_token.as_ref().map(|token| token.expose_secret().to_owned()),
+            None,
+            "rolebridge",
+        );
+        let config = Builder::from(&self.sdk)
+            .credentials_provider(credentials)
+            // The shared cache would keep the keys of every client that ever was.
+            .identity_cache(IdentityCache::no_cache())
+            .timeout_config(self.patience.timeouts())
+            .retry_config(self.patience.retries());
+        let config = match region {
+            Some(region) => config.region(aws_sdk_sts::config::Region::new(region.as_str().to_owned())),
+            None => config,
+        };
+        Client::from_conf(config.build())
+    }
+
+    fn counted<T>(&self, action: &'static str, result: Result<T, Failure>) -> Result<T, Failure> {
+        self.metrics.sts_call(action, result.as_ref().err());
+        result
+    }
+}
+
+#[async_trait]
+impl Sts for RealSts {
+    async fn assume_role(&self, keys: &Keys, call: &AssumeRole<'_>) -> Result<Answer<Session>, Failure> {
+        let sent = self
+            .client(keys, call.region)
+            .assume_role()
+            .role_arn(call.role.as_str())
+            .role_session_name(call.session_name)
+            .set_external_id(call.external_id.map(|id| id.as_str().to_owned()))
+            .set_policy(call.session_policy.map(str::to_owned))
+            .duration_seconds(i32::try_from(call.duration.seconds()).unwrap_or(900))
+            .send()
+            .await;
+        let result = sent.map_err(|error| classify(&error)).and_then(|output| {
+            let request_id = output.request_id().map(str::to_owned);
+            let session = output.credentials.and_then(session).ok_or_else(garbage)?;
+            Ok(Answer { value: session, request_id })
+        });
+        self.counted("AssumeRole", result)
+    }
+
+    async fn caller_account(&self, keys: &Keys, region: Option<&Region>) -> Result<Answer<AccountId>, Failure> {
+        let sent = self.client(keys, region).get_caller_identity().send().await;
+        let result = sent.map_err(|error| classify(&error)).and_then(|output| {
+            let request_id = output.request_id().map(str::to_owned);
+            let account = output.account().and_then(|text| AccountId::parse(text).ok()).ok_or_else(garbage)?;
+            Ok(Answer { value: account, request_id })
+        });
+        self.counted("GetCallerIdentity", result)
+    }
+}
+
+/// The SDK fills fields that were missing from the answer with nothing: such an answer is none.
+fn session(given: aws_sdk_sts::types::Credentials) -> Option<Session> {
+    let expires_at = OffsetDateTime::from_unix_timestamp(given.expiration.secs()).ok()?;
+    let complete =
+        [&given.access_key_id, &given.secret_access_key, &given.session_token].iter().all(|text| !text.is_empty());
+    complete.then(|| Session {
+        keys: Keys {
+            access_key_id: given.access_key_id.into(),
+            secret_access_key: given.secret_access_key.into(),
+            session_token: Some(given.session_token.into()),
+        },
+        expires_at: Timestamp::from(expires_at),
+    })
+}
+
+fn garbage() -> Failure {
+    Failure::new(FailureKind::Indeterminate(Unclear::Garbage), None)
+}
