@@ -1,5 +1,13 @@
 //! The layers of docs/ARCHITECTURE.md, checked on the graph that cargo itself resolves. Each rule is also shown to fail when it is broken.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     process::Command,
@@ -25,7 +33,13 @@ impl Graph {
     fn resolved() -> Self {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
-            .args(["metadata", "--format-version", "1", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")])
+            .args([
+                "metadata",
+                "--format-version",
+                "1",
+                "--manifest-path",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"),
+            ])
             .output()
             .expect("cargo starts");
         assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
@@ -35,7 +49,8 @@ impl Graph {
     fn of(metadata: &Value) -> Self {
         let text = |value: &Value| value.as_str().expect("text").to_owned();
         let packages = metadata["packages"].as_array().expect("packages");
-        let names: &BTreeMap<String, String> = & packages.iter().map(|package| (text(&package["id"]), text(&package["name"]))).collect();
+        let names: &BTreeMap<String, String> =
+            &packages.iter().map(|package| (text(&package["id"]), text(&package["name"]))).collect();
         let root = text(&metadata["workspace_root"]);
         let ours = packages.iter().filter(|package| package["source"].is_null());
         let folder = |package: &Value| {
@@ -96,7 +111,8 @@ const OWNED: [(&str, &str); 10] = [
 
 /// Those of them that nothing else brings in by itself, so that they may not even be built for another service.
 /// (aws-config brings STS, for credentials of its own; the graph counts Arrow as sea-orm's, which has a feature for it that is off.)
-const NOT_EVEN_BUILT: [&str; 7] = ["sea-orm", "sqlx", "aws-sdk-iam", "aws-sdk-sqs", "parquet", "datafusion", "deltalake"];
+const NOT_EVEN_BUILT: [&str; 7] =
+    ["sea-orm", "sqlx", "aws-sdk-iam", "aws-sdk-sqs", "parquet", "datafusion", "deltalake"];
 
 /// Which of our own packages each shared one may name.
 const SHARED: [(&str, &[&str]); 7] = [
@@ -118,7 +134,9 @@ fn violations(graph: &Graph) -> Vec<String> {
     crates_have_their_owner(graph, &mut found);
     shared_layers_point_one_way(graph, &mut found);
     let contracts = graph.reachable("rolebridge-contracts");
-    let heavy = contracts.iter().filter(|name| NOT_IN_CONTRACTS.iter().any(|heavy| *name == heavy || (heavy.ends_with('-') && name.starts_with(heavy))));
+    let heavy = contracts.iter().filter(|name| {
+        NOT_IN_CONTRACTS.iter().any(|heavy| *name == heavy || (heavy.ends_with('-') && name.starts_with(heavy)))
+    });
     found.extend(heavy.map(|name| format!("contracts is built with {name}")));
     found
 }
@@ -157,11 +175,16 @@ fn crates_have_their_owner(graph: &Graph, found: &mut Vec<String>) {
 fn shared_layers_point_one_way(graph: &Graph, found: &mut Vec<String>) {
     for package in graph.in_folder("shared") {
         let Some((_, allowed)) = SHARED.iter().find(|(name, _)| *name == package) else {
-            found.push(format!("{package} has no place among the layers: add it to SHARED in this test, and to docs/ARCHITECTURE.md"));
+            found.push(format!(
+                "{package} has no place among the layers: add it to SHARED in this test, and to docs/ARCHITECTURE.md"
+            ));
             continue;
         };
         let ours = graph.direct(package, false).into_iter().filter(|name| graph.folders.contains_key(*name));
-        found.extend(ours.filter(|name| !allowed.contains(name)).map(|name| format!("{package} depends on {name}, a layer it may not know")));
+        found.extend(
+            ours.filter(|name| !allowed.contains(name))
+                .map(|name| format!("{package} depends on {name}, a layer it may not know")),
+        );
     }
 }
 
@@ -180,7 +203,10 @@ fn every_program_and_layer_is_looked_at() {
     }
     for (prefix, owner) in OWNED.iter().filter(|(prefix, _)| !["sqlx", "aws-sdk-sns", "datafusion"].contains(prefix)) {
         let direct = graph.direct(owner, true);
-        assert!(direct.iter().any(|name| name.starts_with(prefix)), "{owner} does not name {prefix} any more: is the rule still right?");
+        assert!(
+            direct.iter().any(|name| name.starts_with(prefix)),
+            "{owner} does not name {prefix} any more: is the rule still right?"
+        );
     }
     for (layer, _) in SHARED {
         assert!(graph.in_folder("shared").contains(&layer), "{layer}");

@@ -1,5 +1,13 @@
 //! What holds for every contract, whoever adds the next one.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::{collections::BTreeSet, str::FromStr};

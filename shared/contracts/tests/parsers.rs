@@ -1,5 +1,13 @@
 //! Whatever bytes come: parsers give a value that keeps its text, or an error; never a panic.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use proptest::prelude::*;
