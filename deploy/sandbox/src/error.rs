@@ -44,6 +44,10 @@ pub enum SandboxError {
     NatsAddress(String),
     #[error("cannot connect to nats-server as {user}")]
     Bus { user: &'static str, source: messaging::ConnectError },
+    #[error("a request of the operator failed")]
+    Request(#[from] messaging::RequestError),
+    #[error("{what} within {} s", within.as_secs())]
+    NotYet { what: String, within: Duration },
     #[error("cannot make the sealing keys")]
     Seal { source: messaging::seal::SealError },
     #[error("cannot connect to nats-server as {user}")]

@@ -79,10 +79,7 @@ impl System {
     /// # Errors
     /// Any part does not start, or the emulator's IAM is off; the error names the part and what it said.
     pub async fn start(options: SystemOptions, mut progress: impl FnMut(&str)) -> Result<Self> {
-        let tools = {
-            let fetched = Toolbox::fetch(&mut progress);
-            fetched?
-        };
+        let tools = fetch(&mut progress).await?;
         progress("starting nats-server and the AWS emulator");
         let (nats, emulator) = (NatsServer::start(&tools).await?, AwsEmulator::start(&tools).await?);
         emulator.assert_iam_is_on().await?;
@@ -246,6 +243,22 @@ impl System {
         }
         self.nats.stop().await
     }
+}
+
+/// Fetches on a thread of its own, so that whoever waits can also be interrupted.
+async fn fetch(progress: &mut impl FnMut(&str)) -> Result<Toolbox> {
+    let (lines, mut said) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let fetching = tokio::task::spawn_blocking(move || {
+        // Nobody listens any more only when the wait was given up.
+        Toolbox::fetch(|line| drop(lines.send(line.to_owned())))
+    });
+    while let Some(line) = said.recv().await {
+        progress(&line);
+    }
+    fetching.await.map_err(|error| SandboxError::Io {
+        what: "fetch the tools".to_owned(),
+        source: std::io::Error::other(error),
+    })?
 }
 
 /// The keys that an operator makes with the programs' `keygen`: for wrapping access keys, for sealing credentials, for sealing return addresses.

@@ -1,107 +1,13 @@
-//! Who acts in the demo, over the same contracts that anybody has.
+//! What the demo does beside asking the registry.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Result, bail};
-use contracts::{
-    ConnectionId, PageRequest, TenantId,
-    connection::{Connection, ConnectionState, GetConnection, ListConnections, ListConnectionsRequest},
-    costs::{CostsByService, ExportLocation, QueryCosts, QueryCostsRequest},
-    credentials::SealedCredentials,
-    enrollment::{CreateEnrollment, CreateEnrollmentRequest, EnrollmentKind, EnrollmentOffer},
-    tenant::{CreateTenant, CreateTenantRequest, Empty, GetTenant, Tenant},
-};
-use messaging::Bus;
+use anyhow::Result;
+use contracts::credentials::SealedCredentials;
 use sandbox::{CallerIdentity, NatsUser, REGION, System};
 
 use super::{report::Report, screen::Screen};
 
-const TIMEOUT: Duration = Duration::from_secs(20);
-/// Between two looks at something that takes a moment.
-const GLANCE: Duration = Duration::from_millis(50);
-
 /// Mallory's template: no role of her own, only a custom resource that claims somebody else's. It takes the parameters of an offer as they are.
 pub(crate) const CLAIM_ANOTHERS_ROLE: &str = include_str!("claim-anothers-role.yaml");
-
-/// A person of the provider, at the command line.
-pub(crate) struct Operator {
-    bus: Bus,
-}
-
-impl Operator {
-    pub(crate) fn new(bus: Bus) -> Self {
-        Self { bus }
-    }
-
-    pub(crate) async fn create_tenant(&self, name: &str) -> Result<Tenant> {
-        let request = CreateTenantRequest { name: name.to_owned(), idempotency_key: None };
-        Ok(self.bus.request::<CreateTenant>(CreateTenant::subject(), &request, TIMEOUT).await?)
-    }
-
-    /// The tenant, once its principal stands.
-    pub(crate) async fn principal_ready(&self, tenant: TenantId, within: Duration) -> Result<Tenant> {
-        let until = Instant::now() + within;
-        loop {
-            let found = self.bus.request::<GetTenant>(GetTenant::subject(tenant), &Empty {}, TIMEOUT).await?;
-            if found.principal_role.is_some() {
-                return Ok(found);
-            }
-            if Instant::now() > until {
-                bail!("the broker did not make the principal of tenant {tenant} within {} s", within.as_secs());
-            }
-            tokio::time::sleep(GLANCE).await;
-        }
-    }
-
-    pub(crate) async fn offer(&self, tenant: TenantId, bucket: &str, prefix: &str) -> Result<EnrollmentOffer> {
-        let request = CreateEnrollmentRequest {
-            kind: EnrollmentKind::Account,
-            region: None,
-            account: None,
-            cost_export: Some(ExportLocation { bucket: bucket.to_owned(), prefix: prefix.to_owned() }),
-            expires_in_s: None,
-        };
-        Ok(self.bus.request::<CreateEnrollment>(CreateEnrollment::subject(tenant), &request, TIMEOUT).await?)
-    }
-
-    pub(crate) async fn connection(&self, tenant: TenantId, connection: ConnectionId) -> Result<Connection> {
-        Ok(self.bus.request::<GetConnection>(GetConnection::subject(tenant, connection), &Empty {}, TIMEOUT).await?)
-    }
-
-    pub(crate) async fn connections(&self, tenant: TenantId) -> Result<Vec<Connection>> {
-        let request = ListConnectionsRequest { state: None, page: PageRequest::default() };
-        Ok(self.bus.request::<ListConnections>(ListConnections::subject(tenant), &request, TIMEOUT).await?.items)
-    }
-
-    /// The connection, once it is in `state`.
-    pub(crate) async fn in_state(
-        &self,
-        tenant: TenantId,
-        id: ConnectionId,
-        state: ConnectionState,
-        within: Duration,
-    ) -> Result<Connection> {
-        let until = Instant::now() + within;
-        loop {
-            let found = self.connection(tenant, id).await?;
-            if found.state == state {
-                return Ok(found);
-            }
-            if Instant::now() > until {
-                bail!(
-                    "the connection {id} is {} and did not become {state} within {} s",
-                    found.state,
-                    within.as_secs()
-                );
-            }
-            tokio::time::sleep(GLANCE).await;
-        }
-    }
-
-    pub(crate) async fn costs(&self, tenant: TenantId) -> Result<CostsByService> {
-        Ok(self.bus.request::<QueryCosts>(QueryCosts::subject(tenant), &QueryCostsRequest::default(), TIMEOUT).await?)
-    }
-}
 
 /// Whom the credentials speak for, in STS's own words.
 pub(crate) async fn caller_identity(system: &System, credentials: &SealedCredentials) -> Result<CallerIdentity> {

@@ -16,10 +16,9 @@ use contracts::{
     enrollment::EnrollmentOffer,
     tenant::Tenant,
 };
-use sandbox::{Account, NatsUser, StackRequest, System, SystemOptions};
+use sandbox::{Account, NatsUser, Operator, StackRequest, System, SystemOptions};
 
 use self::{
-    actors::Operator,
     report::{AfterDelete, Attack, ConnectionSeen, CredentialsSeen, Report},
     screen::Screen,
     watch::Watch,
