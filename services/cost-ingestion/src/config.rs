@@ -34,7 +34,7 @@ pub struct Config {
     pub s3_endpoint: Option<Url>,
 
     /// Seconds after which each connection's export is looked at again.
-    #[arg(long, env = "ROLEBRIDGE_COST_INTERVAL", default_value_t = 3600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(10..=604_800))]
+    #[arg(long, env = "ROLEBRIDGE_COST_INTERVAL", default_value_t = 3600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
     pub cost_interval: u32,
 
     /// Exports that are read at the same time.
@@ -61,7 +61,9 @@ fn payers(text: &str) -> Result<Payers, String> {
     }
     let accounts = text.split(',').map(str::trim).filter(|account| !account.is_empty()).map(AccountId::parse);
     let accounts = accounts.collect::<Result<BTreeSet<_>, _>>();
-    accounts.map(Payers::OwnAnd).map_err(|_| "payers are twelve-digit account IDs joined by commas, or the word any".to_owned())
+    accounts
+        .map(Payers::OwnAnd)
+        .map_err(|_| "payers are twelve-digit account IDs joined by commas, or the word any".to_owned())
 }
 
 #[cfg(test)]
@@ -70,7 +72,15 @@ mod tests {
 
     fn parse(more: &[&str]) -> Result<Config, clap::Error> {
         let key = format!("X{}", "A".repeat(55));
-        let base = ["cost-ingestion", "--nats-url", "nats://127.0.0.1:4222", "--cost-table", "/tmp/x", "--sealing-key", key.as_str()];
+        let base = [
+            "cost-ingestion",
+            "--nats-url",
+            "nats://127.0.0.1:4222",
+            "--cost-table",
+            "/tmp/x",
+            "--sealing-key",
+            key.as_str(),
+        ];
         Config::try_parse_from(base.iter().chain(more))
     }
 
@@ -81,7 +91,9 @@ mod tests {
         assert_eq!(parse(&["--cost-payers", "any"]).unwrap().cost_payers, Payers::Any);
         let two = BTreeSet::from(["222222222222".parse().unwrap(), "333333333333".parse().unwrap()]);
         assert_eq!(parse(&["--cost-payers", "222222222222, 333333333333"]).unwrap().cost_payers, Payers::OwnAnd(two));
-        for wrong in [["--cost-payers", "all"], ["--cost-workers", "0"], ["--cost-interval", "1"], ["--s3-endpoint", "nowhere"]] {
+        for wrong in
+            [["--cost-payers", "all"], ["--cost-workers", "0"], ["--cost-interval", "0"], ["--s3-endpoint", "nowhere"]]
+        {
             assert!(parse(&wrong).is_err(), "{wrong:?}");
         }
     }

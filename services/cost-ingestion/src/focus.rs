@@ -122,7 +122,8 @@ pub fn arrow_type(kind: Kind) -> DataType {
 /// The entry type of `Tags`, with the names that Parquet gives to maps.
 #[must_use]
 pub fn tag_entries() -> Arc<Field> {
-    let fields = Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Utf8, true)]);
+    let fields =
+        Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Utf8, true)]);
     Arc::new(Field::new("key_value", DataType::Struct(fields), false))
 }
 

@@ -162,7 +162,12 @@ impl Ingestor {
     }
 
     /// Tells files apart by period, where no manifest does.
-    async fn units(&self, store: &Arc<dyn ObjectStore>, order: &Order, found: Discovered) -> Result<Vec<Unit>, ExportError> {
+    async fn units(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        order: &Order,
+        found: Discovered,
+    ) -> Result<Vec<Unit>, ExportError> {
         let slice = |export: &Export, period| Slice {
             tenant: order.scope.tenant,
             connection: order.scope.connection,
@@ -285,7 +290,9 @@ impl Ingestor {
         let mut last = None;
         for payer in payers.iter() {
             if payer != last && !payer.is_some_and(|payer| self.payers.accept(payer, &order.account)) {
-                return Err(bad("a row's payer is not the connection's account; if that is right, the operator names it in ROLEBRIDGE_COST_PAYERS"));
+                return Err(bad(
+                    "a row's payer is not the connection's account; if that is right, the operator names it in ROLEBRIDGE_COST_PAYERS",
+                ));
             }
             last = payer;
         }

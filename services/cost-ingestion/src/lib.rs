@@ -6,7 +6,7 @@
 //! | `focus` | the columns of the table |
 //! | `source` | one folder per export format: its column mapping, its rules |
 //! | `credentials` | short-lived credentials, renewed in the middle of a file |
-//! | `object`, `export` | what lies in a customer's bucket: manifests, files, bounds |
+//! | `object`, `pages`, `export` | what lies in a customer's bucket: manifests, files, bounds |
 //! | `table` | the Delta Lake table: one slice replaced in one commit, and the query |
 //! | `ingest` | the order of all that for one export |
 //! | `work` | what comes and goes over NATS: events, jobs, credentials, the query |
@@ -19,6 +19,7 @@ pub mod focus;
 pub mod ingest;
 pub mod money;
 pub mod object;
+mod pages;
 mod run;
 pub mod source;
 pub mod table;

@@ -2,6 +2,7 @@
 //!
 //! Lives here: requests for bytes. Must not live here: what the bytes mean.
 
+use crate::pages;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, TryFutureExt as _};
@@ -14,6 +15,8 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Bytes that one page may unpack to. Writers make pages of about a megabyte.
+const MAX_PAGE: usize = 128 << 20;
 /// Bytes between two wanted ranges that are rather read than asked for again.
 const GAP: u64 = 256 << 10;
 
@@ -78,9 +81,15 @@ impl AsyncFileReader for ObjectFile {
         async move {
             self.check(&ranges)?;
             let this = &*self;
-            object_store::coalesce_ranges(&ranges, |range| this.range(range), GAP)
+            // Without a page index, which is never loaded, each range is a whole column chunk.
+            let chunks = object_store::coalesce_ranges(&ranges, |range| this.range(range), GAP)
                 .map_err(|error: object_store::Error| ParquetError::External(Box::new(error)))
-                .await
+                .await?;
+            if chunks.iter().all(|chunk| pages::are_bounded(chunk, MAX_PAGE)) {
+                Ok(chunks)
+            } else {
+                Err(ParquetError::General("a page has no header, or unpacks to more than 128 MiB".to_owned()))
+            }
         }
         .boxed()
     }
@@ -91,7 +100,11 @@ impl AsyncFileReader for ObjectFile {
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         async move {
             let size = self.size;
-            ParquetMetaDataReader::new().with_prefetch_hint(Some(64 << 10)).load_and_finish(self, size).await.map(Arc::new)
+            ParquetMetaDataReader::new()
+                .with_prefetch_hint(Some(64 << 10))
+                .load_and_finish(self, size)
+                .await
+                .map(Arc::new)
         }
         .boxed()
     }

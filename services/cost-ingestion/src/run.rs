@@ -83,7 +83,8 @@ async fn serve(config: &Config, telemetry: telemetry::Telemetry, shutdown: Cance
     supervisor.spawn("http", http.serve(health, metrics, token.clone()));
     supervisor.spawn("questions", questions.run(token.clone()));
     let workers = usize::from(config.cost_workers);
-    supervisor.spawn("jobs", consume(bus.clone(), job::consumer(workers), job::router(Arc::new(worker)), token.clone()));
+    supervisor
+        .spawn("jobs", consume(bus.clone(), job::consumer(workers), job::router(Arc::new(worker)), token.clone()));
     let events = schedule::router(bus.clone(), book.clone());
     supervisor.spawn("connections", consume(bus.clone(), schedule::consumer(), events, token.clone()));
     let (repeating_bus, interval) = (bus.clone(), config.interval());

@@ -1,4 +1,12 @@
 //! Exports that are broken or hostile are refused whole, with a reason that a person can act on, and leave no trace in the table.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
 
 mod support;
 
@@ -117,7 +125,9 @@ async fn attack_32_absurd_sizes() {
     }
 
     let bench = Bench::new(ACCOUNT).await;
-    bench.put("cur/a.parquet", report::compressed(&[item("AmazonEC2", "1")], Compression::GZIP(GzipLevel::default()))).await;
+    bench
+        .put("cur/a.parquet", report::compressed(&[item("AmazonEC2", "1")], Compression::GZIP(GzipLevel::default())))
+        .await;
     assert!(refused(&bench).await.contains("exports are with Snappy"));
 
     let bench = Bench::new(ACCOUNT).await;
@@ -130,14 +140,20 @@ async fn attack_32_absurd_sizes() {
 async fn files_that_are_not_what_they_should_be() {
     let december = with(item("AmazonS3", "7"), &[("bill_billing_period_start_date", &DECEMBER_2018.to_string())]);
     let cases = [
-        (vec![without(item("AmazonEC2", "1"), "line_item_unblended_cost")], "fit no known cost export (known: legacy-cur)"),
+        (
+            vec![without(item("AmazonEC2", "1"), "line_item_unblended_cost")],
+            "fit no known cost export (known: legacy-cur)",
+        ),
         (vec![without(item("AmazonEC2", "1"), "line_item_currency_code")], "column line_item_currency_code is missing"),
         (vec![with(item("AmazonEC2", "1"), &[("line_item_currency_code", "dollars")])], "currency is no currency code"),
         (vec![with(item("AmazonEC2", "1"), &[("line_item_currency_code", "")])], "BillingCurrency is empty"),
         (vec![item("AmazonEC2", "NaN")], "column line_item_unblended_cost holds a value that is no amount"),
         (vec![item("AmazonEC2", "1e30")], "more than 20 digits"),
         (vec![item("AmazonEC2", "1"), december], "more than one billing period"),
-        (vec![with(item("a", "1"), &[("bill_billing_period_start_date", "1541030400001")])], "billing period is no month"),
+        (
+            vec![with(item("a", "1"), &[("bill_billing_period_start_date", "1541030400001")])],
+            "billing period is no month",
+        ),
     ];
     for (items, reason) in cases {
         let bench = Bench::new(ACCOUNT).await;

@@ -1,4 +1,12 @@
 //! A period is replaced in one commit: never half, never twice, whatever goes wrong around it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
 
 mod support;
 
@@ -129,7 +137,8 @@ async fn cancelling_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_see_the_old_or_the_new_and_never_half() {
     let bench = Arc::new(Bench::new(ACCOUNT).await);
-    let version = |number: i64| report::file(&[item("AmazonEC2", &number.to_string()), item("AmazonS3", &number.to_string())]);
+    let version =
+        |number: i64| report::file(&[item("AmazonEC2", &number.to_string()), item("AmazonS3", &number.to_string())]);
     bench.put("cur/a.parquet", version(1)).await;
     bench.ingest().await.unwrap();
     let done = CancellationToken::new();

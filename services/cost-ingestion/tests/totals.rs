@@ -1,4 +1,12 @@
 //! The table's totals are the report's, to the last digit.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
 
 mod support;
 
@@ -16,10 +24,10 @@ async fn the_samples_sum_to_what_an_independent_reading_says() {
     bench.put_sample(OCTOBER).await;
     bench.put_sample(NOVEMBER).await;
     let reports = bench.ingest().await.unwrap();
-    assert_eq!(reports.iter().map(ingested).collect::<Vec<_>>(), [
-        (119_307, decimal("4064.4831315379")),
-        (124_340, decimal("3505.3269681268")),
-    ]);
+    assert_eq!(
+        reports.iter().map(ingested).collect::<Vec<_>>(),
+        [(119_307, decimal("4064.4831315379")), (124_340, decimal("3505.3269681268")),]
+    );
 
     let (october, october_total) = independent(OCTOBER);
     let (november, november_total) = independent(NOVEMBER);
@@ -44,7 +52,10 @@ async fn the_samples_sum_to_what_an_independent_reading_says() {
     // Amortised: what was billed, without the fees of reservations but with what their use and their waste cost. From the file, in decimals:
     // 3505.3269681268 - 147.384 (fees) + 231.40044001 (used) + 21.6 + 21.61643836 (unused).
     let effective = costs.totals[0].effective.decimal();
-    assert_eq!(effective, decimal("3505.3269681268") - decimal("147.384") + decimal("231.40044001") + decimal("43.21643836"));
+    assert_eq!(
+        effective,
+        decimal("3505.3269681268") - decimal("147.384") + decimal("231.40044001") + decimal("43.21643836")
+    );
 
     query.top = Some(3);
     let costs = bench.table.by_service(&query).await.unwrap();
@@ -61,13 +72,15 @@ async fn a_folder_is_a_table_that_another_process_finds_again() {
     let mut bench = Bench::with(SAMPLE_PAYER, Arc::new(InMemory::new()), Default::default(), Payers::default()).await;
     bench.table = Arc::new(CostTable::open(&location).await.unwrap());
     let exports = Arc::new(support::OneStore(Arc::clone(&bench.bucket)));
-    bench.ingestor = cost_ingestion::ingest::Ingestor::new(exports, Arc::clone(&bench.table), Default::default(), Payers::default());
+    bench.ingestor =
+        cost_ingestion::ingest::Ingestor::new(exports, Arc::clone(&bench.table), Default::default(), Payers::default());
     bench.put_sample(NOVEMBER).await;
     assert_eq!(ingested(&bench.ingest().await.unwrap()[0]), (124_340, decimal("3505.3269681268")));
 
     bench.table = Arc::new(CostTable::open(&location).await.unwrap());
     assert_eq!(billed(&bench.costs().await), decimal("3505.3269681268"));
     let exports = Arc::new(support::OneStore(Arc::clone(&bench.bucket)));
-    bench.ingestor = cost_ingestion::ingest::Ingestor::new(exports, Arc::clone(&bench.table), Default::default(), Payers::default());
+    bench.ingestor =
+        cost_ingestion::ingest::Ingestor::new(exports, Arc::clone(&bench.table), Default::default(), Payers::default());
     assert!(matches!(bench.ingest().await.unwrap()[0].outcome, Outcome::Unchanged));
 }

@@ -43,7 +43,8 @@ pub async fn read_period(file: ObjectFile, limits: &Limits) -> Result<(BillingPe
     let path = file.path().clone();
     let bad = |why: &str| ExportError::BadRows { path: path.clone(), why: why.to_owned() };
     let (source, metadata) = open(&file, limits).await?;
-    let mut rows = stream(file, metadata, |column| column == source.period_column()).map_err(|error| failed(&path, error))?;
+    let mut rows =
+        stream(file, metadata, |column| column == source.period_column()).map_err(|error| failed(&path, error))?;
     let (mut period, mut count) = (None, 0);
     while let Some(batch) = rows.try_next().await.map_err(|error| failed(&path, error))? {
         let starts = source::Batch::new(&batch)
@@ -70,17 +71,22 @@ pub fn period_of(start: i64) -> Option<BillingPeriod> {
     first.then(|| format!("{:04}-{:02}", at.year(), u8::from(at.month())).parse().ok()).flatten()
 }
 
-async fn open(file: &ObjectFile, limits: &Limits) -> Result<(&'static dyn CostSource, ArrowReaderMetadata), ExportError> {
+async fn open(
+    file: &ObjectFile,
+    limits: &Limits,
+) -> Result<(&'static dyn CostSource, ArrowReaderMetadata), ExportError> {
     let path = file.path();
-    let metadata = ArrowReaderMetadata::load_async(&mut file.clone(), ArrowReaderOptions::new().with_skip_arrow_metadata(true))
-        .await
-        .map_err(|error| failed(path, error))?;
+    let metadata =
+        ArrowReaderMetadata::load_async(&mut file.clone(), ArrowReaderOptions::new().with_skip_arrow_metadata(true))
+            .await
+            .map_err(|error| failed(path, error))?;
     let source =
         source::recognise(metadata.schema()).map_err(|source| ExportError::Source { path: path.clone(), source })?;
     check_sizes(path, metadata.metadata(), limits)?;
     // Text as views: a long text that stands in every row is then held once.
     let options = ArrowReaderOptions::new().with_schema(as_views(metadata.schema()));
-    let metadata = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options).map_err(|error| failed(path, error))?;
+    let metadata =
+        ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options).map_err(|error| failed(path, error))?;
     Ok((source, metadata))
 }
 
@@ -111,10 +117,19 @@ fn stream(
     metadata: ArrowReaderMetadata,
     wants: impl Fn(&str) -> bool,
 ) -> parquet::errors::Result<ParquetRecordBatchStream<ObjectFile>> {
-    let roots: Vec<_> =
-        metadata.schema().fields().iter().enumerate().filter(|(_, field)| wants(field.name())).map(|(at, _)| at).collect();
+    let roots: Vec<_> = metadata
+        .schema()
+        .fields()
+        .iter()
+        .enumerate()
+        .filter(|(_, field)| wants(field.name()))
+        .map(|(at, _)| at)
+        .collect();
     let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
-    ParquetRecordBatchStreamBuilder::new_with_metadata(file, metadata).with_projection(mask).with_batch_size(BATCH).build()
+    ParquetRecordBatchStreamBuilder::new_with_metadata(file, metadata)
+        .with_projection(mask)
+        .with_batch_size(BATCH)
+        .build()
 }
 
 fn as_views(schema: &SchemaRef) -> SchemaRef {

@@ -46,7 +46,8 @@ pub(super) fn parse(
     account: &AccountId,
 ) -> Result<Manifest, ExportError> {
     let bad = |why: &str| ExportError::BadManifest { path: path.clone(), why: why.to_owned() };
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|_| bad("it is not the JSON of a Cost and Usage Report's manifest"))?;
+    let raw: Raw =
+        serde_json::from_slice(bytes).map_err(|_| bad("it is not the JSON of a Cost and Usage Report's manifest"))?;
     if raw.account != account.as_str() {
         return Err(bad("its account is not the connection's; the report belongs to somebody else"));
     }
@@ -61,7 +62,8 @@ pub(super) fn parse(
     }
     let period = period(&raw.billing_period.start).ok_or_else(|| bad("its billing period is no month"))?;
     let files = raw.report_keys.iter().map(|key| file(key, &location.prefix)).collect::<Option<Vec<_>>>();
-    let files = files.ok_or_else(|| bad("a report key leaves the export's prefix or is no plain path of a Parquet file"))?;
+    let files =
+        files.ok_or_else(|| bad("a report key leaves the export's prefix or is no plain path of a Parquet file"))?;
     let distinct: std::collections::BTreeSet<_> = files.iter().collect();
     if distinct.len() != files.len() {
         return Err(bad("it names a file twice, whose costs would count twice"));
@@ -78,7 +80,10 @@ fn period(start: &str) -> Option<BillingPeriod> {
 
 fn file(key: &str, prefix: &str) -> Option<Path> {
     let plain = |part: &str| {
-        !part.is_empty() && part != "." && part != ".." && !part.chars().any(|c| c.is_control() || matches!(c, '\\' | '%'))
+        !part.is_empty()
+            && part != "."
+            && part != ".."
+            && !part.chars().any(|c| c.is_control() || matches!(c, '\\' | '%'))
     };
     if key.len() > MAX_KEY || !key.split('/').all(plain) || !key.ends_with(".parquet") {
         return None;
@@ -125,9 +130,19 @@ mod tests {
     #[test]
     fn attack_32_paths_out_of_the_prefix_are_refused() {
         let keys = [
-            "cur/other/a.parquet", "cur/daily/../other/a.parquet", "../a.parquet", "/cur/daily/a.parquet", "cur/daily//a.parquet",
-            "cur/daily/./a.parquet", "cur/dailyness/a.parquet", "cur/daily/..\\a.parquet", "cur/daily/%2e%2e/a.parquet", "cur/daily/a.csv",
-            "s3://elsewhere/cur/daily/a.parquet", "cur/daily/\u{0}.parquet", "",
+            "cur/other/a.parquet",
+            "cur/daily/../other/a.parquet",
+            "../a.parquet",
+            "/cur/daily/a.parquet",
+            "cur/daily//a.parquet",
+            "cur/daily/./a.parquet",
+            "cur/dailyness/a.parquet",
+            "cur/daily/..\\a.parquet",
+            "cur/daily/%2e%2e/a.parquet",
+            "cur/daily/a.csv",
+            "s3://elsewhere/cur/daily/a.parquet",
+            "cur/daily/\u{0}.parquet",
+            "",
         ];
         for key in keys {
             assert!(why(&json(&[key])).contains("leaves the export's prefix"), "{key:?}");

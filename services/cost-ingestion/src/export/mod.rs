@@ -9,7 +9,7 @@ mod manifest;
 mod s3;
 
 pub use discover::{Discovered, Export, discover};
-pub use file::{failed, read_batches, read_period, period_of};
+pub use file::{failed, period_of, read_batches, read_period};
 pub use s3::{OpenExport, S3Exports};
 
 use crate::credentials::CredentialError;
@@ -67,7 +67,9 @@ pub enum ExportError {
     #[error("the S3 client could not be set up; check ROLEBRIDGE_S3_ENDPOINT")]
     Client(#[source] object_store::Error),
     /// Nothing there.
-    #[error("there is neither a manifest nor a Parquet file under the export's prefix; check the bucket and prefix given to the stack, and that AWS has delivered a first report (it takes up to 24 hours)")]
+    #[error(
+        "there is neither a manifest nor a Parquet file under the export's prefix; check the bucket and prefix given to the stack, and that AWS has delivered a first report (it takes up to 24 hours)"
+    )]
     Nothing,
     /// Too much there.
     #[error("{what}: {found} is more than the limit of {limit}")]
@@ -88,7 +90,9 @@ pub enum ExportError {
         why: String,
     },
     /// A manifest names a file that is not there.
-    #[error("the manifest {path} names a file that is not in the bucket (report key number {number}); wait for AWS to deliver it, or refresh the report")]
+    #[error(
+        "the manifest {path} names a file that is not in the bucket (report key number {number}); wait for AWS to deliver it, or refresh the report"
+    )]
     MissingFile {
         /// The manifest's path.
         path: Path,

@@ -2,9 +2,9 @@
 
 use super::ExportError;
 use crate::credentials::{CredentialSource, Renewing, Scope};
+use async_trait::async_trait;
 use contracts::Region;
 use contracts::costs::ExportLocation;
-use async_trait::async_trait;
 use object_store::aws::{AmazonS3Builder, resolve_bucket_region};
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use std::sync::Arc;
@@ -18,7 +18,12 @@ pub trait OpenExport: Send + Sync + 'static {
     ///
     /// # Errors
     /// When there are no credentials, or no client can be made.
-    async fn open(&self, scope: Scope, location: &ExportLocation, region: &Region) -> Result<Arc<dyn ObjectStore>, ExportError>;
+    async fn open(
+        &self,
+        scope: Scope,
+        location: &ExportLocation,
+        region: &Region,
+    ) -> Result<Arc<dyn ObjectStore>, ExportError>;
 }
 
 /// S3, with credentials of the connection that are renewed as needed.
@@ -50,7 +55,12 @@ impl S3Exports {
 
 #[async_trait]
 impl OpenExport for S3Exports {
-    async fn open(&self, scope: Scope, location: &ExportLocation, region: &Region) -> Result<Arc<dyn ObjectStore>, ExportError> {
+    async fn open(
+        &self,
+        scope: Scope,
+        location: &ExportLocation,
+        region: &Region,
+    ) -> Result<Arc<dyn ObjectStore>, ExportError> {
         if !location.is_well_formed() {
             return Err(ExportError::BadLocation);
         }
@@ -58,8 +68,10 @@ impl OpenExport for S3Exports {
         let credentials = Arc::new(Renewing::new(Arc::clone(&self.source), scope));
         credentials.get().await.map_err(ExportError::Credentials)?;
         // Requests are not renewed while they are retried, so the retries end well before the credentials' margin does.
-        let retry = RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(90), backoff: BackoffConfig::default() };
-        let client = ClientOptions::new().with_timeout(Duration::from_secs(60)).with_connect_timeout(Duration::from_secs(5));
+        let retry =
+            RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(90), backoff: BackoffConfig::default() };
+        let client =
+            ClientOptions::new().with_timeout(Duration::from_secs(60)).with_connect_timeout(Duration::from_secs(5));
         let builder = AmazonS3Builder::new()
             .with_client_options(client)
             .with_bucket_name(&location.bucket)

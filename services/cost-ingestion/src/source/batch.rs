@@ -38,7 +38,7 @@ impl<'a> Batch<'a> {
 
     /// How many rows.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn rows(&self) -> usize {
         self.rows.num_rows()
     }
 
@@ -98,7 +98,7 @@ impl<'a> Batch<'a> {
                 break;
             }
         }
-        Ok(best.unwrap_or_else(|| StringViewArray::new_null(self.len())))
+        Ok(best.unwrap_or_else(|| StringViewArray::new_null(self.rows())))
     }
 
     /// A column of amounts; all null if it is absent. Doubles are read as the decimals that were meant, text as what it says.
@@ -110,7 +110,7 @@ impl<'a> Batch<'a> {
             return Ok(Rc::clone(known));
         }
         let read = Rc::new(match self.rows.column_by_name(column) {
-            None => vec![None; self.len()],
+            None => vec![None; self.rows()],
             Some(found) => self.read_amounts(found, column)?,
         });
         self.amounts.borrow_mut().insert(column, Rc::clone(&read));
@@ -129,7 +129,7 @@ impl<'a> Batch<'a> {
                 values.iter().map(|value| value.map(|value| keep(Amount::from_double(value))).transpose()).collect()
             }
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(..) => {
-                let texts = self.text(column)?.unwrap_or_else(|| StringViewArray::new_null(self.len()));
+                let texts = self.text(column)?.unwrap_or_else(|| StringViewArray::new_null(self.rows()));
                 texts.iter().map(|text| text.map(|text| keep(Amount::parse(text))).transpose()).collect()
             }
             DataType::Decimal128(..) | DataType::Decimal256(..) | DataType::Int32 | DataType::Int64 => {
@@ -153,7 +153,7 @@ impl<'a> Batch<'a> {
     pub fn instants(&self, column: &str) -> Result<ArrayRef, SourceError> {
         let wanted = focus::arrow_type(focus::Kind::Instant);
         let Some(found) = self.rows.column_by_name(column) else {
-            return Ok(arrow_array::new_null_array(&wanted, self.len()));
+            return Ok(arrow_array::new_null_array(&wanted, self.rows()));
         };
         match found.data_type() {
             DataType::Timestamp(..) | DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
@@ -183,7 +183,7 @@ impl<'a> Batch<'a> {
         let entries = focus::tag_entries();
         let names = MapFieldNames { entry: entries.name().clone(), key: "key".to_owned(), value: "value".to_owned() };
         let mut tags = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
-        for row in 0..self.len() {
+        for row in 0..self.rows() {
             for (key, texts) in &values {
                 if texts.is_valid(row) {
                     tags.keys().append_value(key);
@@ -195,7 +195,13 @@ impl<'a> Batch<'a> {
         Ok(Arc::new(tags.finish()))
     }
 
-    fn cast(&self, from: &ArrayRef, name: &str, to: &DataType, expected: &'static str) -> Result<ArrayRef, SourceError> {
+    fn cast(
+        &self,
+        from: &ArrayRef,
+        name: &str,
+        to: &DataType,
+        expected: &'static str,
+    ) -> Result<ArrayRef, SourceError> {
         if from.data_type() == to {
             return Ok(Arc::clone(from));
         }
@@ -226,6 +232,7 @@ pub(super) fn open_end(instants: &ArrayRef) -> ArrayRef {
     const SECOND: i64 = 1_000_000;
     let closed = |at: i64| at.rem_euclid(60 * SECOND) == 59 * SECOND;
     let moved = instants.as_primitive::<TimestampMicrosecondType>();
-    let moved = moved.unary::<_, TimestampMicrosecondType>(|at| if closed(at) { at.saturating_add(SECOND) } else { at });
+    let moved =
+        moved.unary::<_, TimestampMicrosecondType>(|at| if closed(at) { at.saturating_add(SECOND) } else { at });
     Arc::new(moved.with_timezone("UTC"))
 }

@@ -30,11 +30,11 @@ use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
 use deltalake_core::table::state::DeltaTableState;
 use deltalake_core::{DeltaTable, DeltaTableError};
+use object_store::ObjectStore;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::ObjectStore;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -95,7 +95,9 @@ pub enum TableError {
     #[error("ROLEBRIDGE_COST_TABLE is neither a folder nor an s3:// URL")]
     BadLocation,
     /// Somebody else's table is there.
-    #[error("the table at {url} has other columns or partitions than this version writes; name another table, or migrate it")]
+    #[error(
+        "the table at {url} has other columns or partitions than this version writes; name another table, or migrate it"
+    )]
     OtherSchema {
         /// Where.
         url: Url,
@@ -235,7 +237,9 @@ fn kernel_schema() -> Result<StructType, TableError> {
 fn fits(state: &DeltaTableState) -> bool {
     let (there, wanted) = (state.schema(), kernel_schema());
     let columns = wanted.is_ok_and(|wanted| {
-        wanted.fields().all(|field| there.field(field.name()).is_some_and(|known| known.data_type() == field.data_type()))
+        wanted
+            .fields()
+            .all(|field| there.field(field.name()).is_some_and(|known| known.data_type() == field.data_type()))
     });
     columns && state.metadata().partition_columns().iter().map(String::as_str).eq(PARTITIONS)
 }

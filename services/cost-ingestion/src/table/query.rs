@@ -11,8 +11,8 @@ use deltalake_core::DeltaTableError;
 use deltalake_core::table::state::DeltaTableState;
 use futures::TryStreamExt as _;
 use object_store::path::Path;
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
+use parquet::arrow::ProjectionMask;
 use parquet::errors::ParquetError;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -98,7 +98,9 @@ fn wanted_files(state: &DeltaTableState, query: &CostQuery) -> Result<Vec<(Billi
             continue;
         }
         if file.deletion_vector_descriptor().is_some() {
-            return Err(delta("reading")(DeltaTableError::generic("a file has deletion vectors, which are not understood")));
+            return Err(delta("reading")(DeltaTableError::generic(
+                "a file has deletion vectors, which are not understood",
+            )));
         }
         let period = value("x_billing_period").and_then(|period| period.parse().ok());
         files.push((period.ok_or(TableError::BadRow("x_billing_period"))?, file.object_store_path(), file.size()));
@@ -123,7 +125,8 @@ fn add_rows(batch: &RecordBatch, lines: &mut Lines) -> Result<(), TableError> {
             lines.insert(row.currency.to_owned(), HashMap::new());
         }
         let Some(services) = lines.get_mut(row.currency) else { return Ok(()) };
-        let name = if services.len() < MAX_SERVICES || services.contains_key(row.service) { row.service } else { OTHER };
+        let name =
+            if services.len() < MAX_SERVICES || services.contains_key(row.service) { row.service } else { OTHER };
         if !services.contains_key(name) {
             services.insert(name.to_owned(), Line::default());
         }

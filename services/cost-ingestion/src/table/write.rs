@@ -138,7 +138,8 @@ impl SliceWriter {
         // Other engines need no Arrow schema in the file, and ours holds views, which is nobody's business.
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let target = BufWriter::new(Arc::clone(&self.store), path.clone());
-        let writer = AsyncArrowWriter::try_new_with_options(target, Arc::clone(&focus::SCHEMA), options).map_err(writing)?;
+        let writer =
+            AsyncArrowWriter::try_new_with_options(target, Arc::clone(&focus::SCHEMA), options).map_err(writing)?;
         Ok(Open { path, writer, rows: 0 })
     }
 
@@ -148,7 +149,8 @@ impl SliceWriter {
             self.open = Some(open);
             return Err(writing(error));
         }
-        let head = self.store.head(&open.path).await.map_err(|error| writing(ParquetError::External(Box::new(error))))?;
+        let head =
+            self.store.head(&open.path).await.map_err(|error| writing(ParquetError::External(Box::new(error))))?;
         self.written.files.push(DataFile { path: open.path, size: head.size, rows: open.rows });
         Ok(())
     }
@@ -195,8 +197,9 @@ pub(super) fn for_each_cost(
     mut each: impl FnMut(CostRow<'_>) -> Result<(), TableError>,
 ) -> Result<(), TableError> {
     let text = |name| rows.column_by_name(name).and_then(|c| c.as_string_view_opt()).ok_or(TableError::BadRow(name));
-    let amounts =
-        |name| rows.column_by_name(name).and_then(|c| c.as_primitive_opt::<Decimal128Type>()).ok_or(TableError::BadRow(name));
+    let amounts = |name| {
+        rows.column_by_name(name).and_then(|c| c.as_primitive_opt::<Decimal128Type>()).ok_or(TableError::BadRow(name))
+    };
     let (services, currencies) = (text("ServiceName")?, text("BillingCurrency")?);
     let (billed, effective) = (amounts("BilledCost")?, amounts("EffectiveCost")?);
     let columns = services.iter().zip(currencies).zip(billed.iter().zip(effective));

@@ -13,8 +13,11 @@ pub struct Broker(pub Client);
 #[async_trait]
 impl CredentialSource for Broker {
     async fn credentials(&self, scope: Scope) -> Result<Credentials, CredentialError> {
-        let (_, opened) =
-            self.0.issue(scope.tenant, scope.connection, Purpose::CostRead).await.map_err(|error| as_credential_error(&error))?;
+        let (_, opened) = self
+            .0
+            .issue(scope.tenant, scope.connection, Purpose::CostRead)
+            .await
+            .map_err(|error| as_credential_error(&error))?;
         Ok(Credentials {
             access_key_id: opened.access_key_id,
             secret_access_key: opened.secret_access_key.expose().into(),
@@ -32,7 +35,9 @@ fn as_credential_error(error: &IssueError) -> CredentialError {
         _ => return CredentialError::Refused { reason },
     };
     match refusal.map(|refusal| refusal.code) {
-        Some(ErrorCode::Denied | ErrorCode::InvalidRequest | ErrorCode::Conflict) => CredentialError::Refused { reason },
+        Some(ErrorCode::Denied | ErrorCode::InvalidRequest | ErrorCode::Conflict) => {
+            CredentialError::Refused { reason }
+        }
         // The event may be faster than the broker's own news of the connection; or the connection has ended.
         Some(ErrorCode::NotVerified | ErrorCode::NotFound) => CredentialError::NotNow { reason },
         Some(_) | None => CredentialError::Unavailable { reason },

@@ -44,7 +44,9 @@ pub enum BookError {
         #[source]
         source: object_store::Error,
     },
-    #[error("what is known of a connection could not be written or read as JSON; delete the file, and it is written anew by the next event")]
+    #[error(
+        "what is known of a connection could not be written or read as JSON; delete the file, and it is written anew by the next event"
+    )]
     Json(#[source] serde_json::Error),
 }
 
@@ -80,7 +82,8 @@ impl Book {
     /// # Errors
     /// When storage fails.
     pub async fn readable(&self) -> Result<Vec<(Known, Readable)>, BookError> {
-        let paths = self.store.list(Some(&Path::from(FOLDER))).map_err(storage("listing")).map_ok(|object| object.location);
+        let paths =
+            self.store.list(Some(&Path::from(FOLDER))).map_err(storage("listing")).map_ok(|object| object.location);
         let known = paths.map_ok(|path| async move { self.read(&path).await }).try_buffer_unordered(READERS);
         let known: Vec<_> = known.try_collect().await?;
         Ok(known.into_iter().flatten().filter_map(|known| known.export.clone().map(|export| (known, export))).collect())
@@ -117,7 +120,12 @@ mod tests {
             location: ExportLocation { bucket: "costs".into(), prefix: "cur".into() },
         };
         let now = Timestamp::now();
-        let verified = Known { tenant: TenantId::new(), connection: ConnectionId::new(), as_of: now, export: Some(export.clone()) };
+        let verified = Known {
+            tenant: TenantId::new(),
+            connection: ConnectionId::new(),
+            as_of: now,
+            export: Some(export.clone()),
+        };
         let revoked = Known { as_of: now.plus(Duration::from_secs(1)), export: None, ..verified.clone() };
         book.keep(&verified).await.unwrap();
         assert_eq!(book.readable().await.unwrap(), [(verified.clone(), export)]);

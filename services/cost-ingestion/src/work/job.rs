@@ -9,7 +9,9 @@ use crate::export::ExportError;
 use crate::ingest::{IngestError, Ingestor, Order, Outcome, PeriodReport};
 use crate::money::Amount;
 use crate::table::{CostQuery, CostTable, TableError};
-use contracts::costs::{Amount as WireAmount, BillingPeriod, CostTotal, CostsFailed, CostsIngested, Currency, IngestCosts};
+use contracts::costs::{
+    Amount as WireAmount, BillingPeriod, CostTotal, CostsFailed, CostsIngested, Currency, IngestCosts,
+};
 use contracts::{CloudEvent, Message as _, Stream};
 use messaging::{Backoff, Bus, ConsumerSpec, Delivery, Disposition, PublishError, Router, event};
 use std::collections::BTreeMap;
@@ -57,7 +59,8 @@ enum SayError {
 pub fn router(worker: Arc<Worker>) -> Router {
     Router::new().on(move |event: CloudEvent<IngestCosts>, delivery| {
         let worker = Arc::clone(&worker);
-        let span = tracing::info_span!("costs.ingest", tenant = %event.data.tenant, connection = %event.data.connection);
+        let span =
+            tracing::info_span!("costs.ingest", tenant = %event.data.tenant, connection = %event.data.connection);
         async move { worker.work(event.data, delivery).await }.instrument(span)
     })
 }
@@ -102,7 +105,12 @@ impl Worker {
         }
     }
 
-    async fn say_reports(&self, job: &IngestCosts, delivery: Delivery, reports: Vec<PeriodReport>) -> Result<(), SayError> {
+    async fn say_reports(
+        &self,
+        job: &IngestCosts,
+        delivery: Delivery,
+        reports: Vec<PeriodReport>,
+    ) -> Result<(), SayError> {
         let mut news = News::default();
         let mut refusals = Vec::new();
         for PeriodReport { period, outcome } in reports {
@@ -112,7 +120,9 @@ impl Worker {
                     news.add(period, rows, totals)?;
                 }
                 // It may have been committed by a try that died before it could say so.
-                (Outcome::Unchanged, Some(period)) if delivery.attempt > 1 => self.add_known(job, period, &mut news).await?,
+                (Outcome::Unchanged, Some(period)) if delivery.attempt > 1 => {
+                    self.add_known(job, period, &mut news).await?
+                }
                 (Outcome::Refused(error), period) => {
                     tracing::warn!(period = period.as_ref().map(BillingPeriod::as_str), error = ?error, "a billing period is refused");
                     refusals.push(period.map_or_else(|| error.to_string(), |period| format!("{period}: {error}")));

@@ -16,7 +16,12 @@ use tokio_util::sync::CancellationToken;
 /// The consumer of connection events.
 #[must_use]
 pub fn consumer() -> ConsumerSpec {
-    let filters = [ConnectionVerified::SUBJECT, ConnectionInsecure::SUBJECT, ConnectionDisconnected::SUBJECT, ConnectionRevoked::SUBJECT];
+    let filters = [
+        ConnectionVerified::SUBJECT,
+        ConnectionInsecure::SUBJECT,
+        ConnectionDisconnected::SUBJECT,
+        ConnectionRevoked::SUBJECT,
+    ];
     ConsumerSpec {
         stream: Stream::ConnectionEvents,
         durable: "cost-ingestion-connections",
@@ -41,7 +46,12 @@ enum NoteError {
 /// What is done with connection events. Acknowledged when the book is written and the job is in its stream.
 #[must_use]
 pub fn router(bus: Bus, book: Book) -> Router {
-    let ended = |tenant: TenantId, connection: ConnectionId, as_of: Timestamp| Known { tenant, connection, as_of, export: None };
+    let ended = |tenant: TenantId, connection: ConnectionId, as_of: Timestamp| Known {
+        tenant,
+        connection,
+        as_of,
+        export: None,
+    };
     let (verified_bus, verified_book) = (bus, book.clone());
     let (insecure, disconnected, revoked) = (book.clone(), book.clone(), book);
     Router::new()
@@ -79,7 +89,10 @@ async fn verified(bus: &Bus, book: &Book, event: CloudEvent<ConnectionVerified>)
     let known = Known { tenant, connection, as_of: event.time, export: export.clone() };
     book.keep(&known).await?;
     match export {
-        Some(export) => Ok(order(bus, &known, &export, same_id(moment(event.id.as_uuid()), &["verified", &event.id.to_string()])).await?),
+        Some(export) => {
+            Ok(order(bus, &known, &export, same_id(moment(event.id.as_uuid()), &["verified", &event.id.to_string()]))
+                .await?)
+        }
         None => {
             tracing::info!(%tenant, %connection, "the connection names no cost export: nothing is read");
             Ok(())

@@ -37,7 +37,8 @@ pub fn independent(name: &str) -> (BTreeMap<String, Decimal>, Decimal) {
     let schema = file.metadata().file_metadata().schema();
     let wanted = ["product_product_name", "line_item_unblended_cost"];
     let fields = schema.get_fields().iter().filter(|f| wanted.contains(&f.name())).cloned().collect();
-    let projection = parquet::schema::types::Type::group_type_builder(schema.name()).with_fields(fields).build().unwrap();
+    let projection =
+        parquet::schema::types::Type::group_type_builder(schema.name()).with_fields(fields).build().unwrap();
     let (mut services, mut all) = (BTreeMap::<String, Decimal>::new(), Decimal::ZERO);
     for row in file.get_row_iter(Some(projection)).unwrap() {
         let row = row.unwrap();

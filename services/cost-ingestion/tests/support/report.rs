@@ -63,7 +63,8 @@ pub fn batch(items: &[Item]) -> RecordBatch {
 fn column(items: &[Item], name: &str) -> ArrayRef {
     let texts = items.iter().map(|item| item.get(name).cloned());
     if name.ends_with("_date") {
-        let values: TimestampMillisecondArray = texts.map(|text| text.map(|text| text.parse::<i64>().unwrap())).collect();
+        let values: TimestampMillisecondArray =
+            texts.map(|text| text.map(|text| text.parse::<i64>().unwrap())).collect();
         Arc::new(values.with_timezone("UTC"))
     } else if name.ends_with("_cost") {
         Arc::new(texts.map(|text| text.map(|text| text.parse::<f64>().unwrap())).collect::<Float64Array>())

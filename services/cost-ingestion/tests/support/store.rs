@@ -5,8 +5,8 @@ use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use std::fmt;
 use std::sync::Mutex;
@@ -31,7 +31,12 @@ pub struct Troubled {
 
 impl Troubled {
     pub fn new() -> Self {
-        Self { inner: InMemory::new(), trouble: Mutex::new(Trouble::None), reads: Mutex::default(), commits: AtomicUsize::new(0) }
+        Self {
+            inner: InMemory::new(),
+            trouble: Mutex::new(Trouble::None),
+            reads: Mutex::default(),
+            commits: AtomicUsize::new(0),
+        }
     }
 
     pub fn set(&self, trouble: Trouble) {
@@ -66,7 +71,11 @@ impl ObjectStore for Troubled {
         Ok(result)
     }
 
-    async fn put_multipart_opts(&self, location: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         self.inner.put_multipart_opts(location, options).await
     }
 

@@ -71,7 +71,7 @@ impl CostSource for LegacyCur {
 
 fn make(batch: &Batch<'_>, from: &From, kind: Kind) -> Result<ArrayRef, SourceError> {
     Ok(match from {
-        From::Constant(text) => Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(*text, batch.len()))),
+        From::Constant(text) => Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(*text, batch.rows()))),
         From::Text(names) => Arc::new(batch.first_text(names)?),
         From::Amount(name) => amount_array(&batch.amounts(name)?)?,
         From::Instant(name) => batch.instants(name)?,
@@ -79,7 +79,7 @@ fn make(batch: &Batch<'_>, from: &From, kind: Kind) -> Result<ArrayRef, SourceEr
         From::TextRule(rule) => Arc::new(rule(batch)?),
         From::AmountRule(rule) => amount_array(&rule(batch)?)?,
         From::Tags => batch.tags(&columns::tag_columns(batch))?,
-        From::Absent(_) => arrow_array::new_null_array(&focus::arrow_type(kind), batch.len()),
+        From::Absent(_) => arrow_array::new_null_array(&focus::arrow_type(kind), batch.rows()),
     })
 }
 

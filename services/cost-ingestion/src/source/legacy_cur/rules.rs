@@ -113,7 +113,7 @@ fn commitment(
         (false, true) => Some(plan),
         (false, false) => None,
     };
-    Ok((0..batch.len()).map(pick).collect())
+    Ok((0..batch.rows()).map(pick).collect())
 }
 
 pub(super) fn commitment_category(batch: &Batch<'_>) -> Result<StringViewArray, SourceError> {
@@ -146,18 +146,21 @@ pub(super) fn pricing_category(batch: &Batch<'_>) -> Result<StringViewArray, Sou
 
 /// Marketplace rows are sold by another company under its own name.
 pub(super) fn publisher(batch: &Batch<'_>) -> Result<StringViewArray, SourceError> {
-    let (entity, seller) = (batch.first_text(&["bill_billing_entity"])?, batch.first_text(&["line_item_legal_entity"])?);
+    let (entity, seller) =
+        (batch.first_text(&["bill_billing_entity"])?, batch.first_text(&["line_item_legal_entity"])?);
     let pick = |line| {
         let market = entity.is_valid(line) && entity.value(line) == "AWS Marketplace";
         if market && seller.is_valid(line) { seller.value(line) } else { "AWS" }
     };
-    Ok(StringViewArray::from_iter_values((0..batch.len()).map(pick)))
+    Ok(StringViewArray::from_iter_values((0..batch.rows()).map(pick)))
 }
 
 pub(super) fn region_name(batch: &Batch<'_>) -> Result<StringViewArray, SourceError> {
     let (place, kind) = (batch.first_text(&["product_location"])?, batch.first_text(&["product_location_type"])?);
-    let pick = |line| (kind.is_valid(line) && kind.value(line) == "AWS Region" && place.is_valid(line)).then(|| place.value(line));
-    Ok((0..batch.len()).map(pick).collect())
+    let pick = |line| {
+        (kind.is_valid(line) && kind.value(line) == "AWS Region" && place.is_valid(line)).then(|| place.value(line))
+    };
+    Ok((0..batch.rows()).map(pick).collect())
 }
 
 pub(super) fn service_category(batch: &Batch<'_>) -> Result<StringViewArray, SourceError> {
@@ -186,7 +189,11 @@ pub(super) fn pricing_quantity(batch: &Batch<'_>) -> Result<Vec<Option<Amount>>,
 /// The rate that on-demand usage was billed at, which holds negotiated prices. Commitments have no rate of this sort.
 pub(super) fn contracted_unit_price(batch: &Batch<'_>) -> Result<Vec<Option<Amount>>, SourceError> {
     let (kinds, rates) = (types(batch)?, batch.amounts("line_item_unblended_rate")?);
-    Ok(kinds.iter().enumerate().map(|(line, kind)| (*kind == Type::Usage).then(|| at(&rates, line)).flatten()).collect())
+    Ok(kinds
+        .iter()
+        .enumerate()
+        .map(|(line, kind)| (*kind == Type::Usage).then(|| at(&rates, line)).flatten())
+        .collect())
 }
 
 /// At public prices. Only use has a public price; everything else stands with what was billed, as FOCUS asks.

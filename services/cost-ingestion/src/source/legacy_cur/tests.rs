@@ -9,7 +9,8 @@ const START: i64 = 1_541_030_400_000;
 /// Rows of text columns; amounts as text are as good as doubles.
 fn rows(columns: &[(&str, Vec<&str>)]) -> RecordBatch {
     let count = columns[0].1.len();
-    let instants = |at: i64| Arc::new(TimestampMillisecondArray::from(vec![at; count]).with_timezone("UTC")) as ArrayRef;
+    let instants =
+        |at: i64| Arc::new(TimestampMillisecondArray::from(vec![at; count]).with_timezone("UTC")) as ArrayRef;
     let texts = |values: Vec<&str>| Arc::new(StringArray::from(values)) as ArrayRef;
     let mut all: Vec<(String, ArrayRef)> = vec![
         (columns::PERIOD_START.into(), instants(START)),
@@ -17,7 +18,9 @@ fn rows(columns: &[(&str, Vec<&str>)]) -> RecordBatch {
         ("line_item_usage_start_date".into(), instants(START)),
         ("line_item_usage_end_date".into(), instants(START + 86_400_000 - 1000)),
     ];
-    for (name, value) in [("bill_payer_account_id", "1"), ("line_item_currency_code", "USD"), ("line_item_product_code", "AmazonEC2")] {
+    for (name, value) in
+        [("bill_payer_account_id", "1"), ("line_item_currency_code", "USD"), ("line_item_product_code", "AmazonEC2")]
+    {
         if !columns.iter().any(|(column, _)| *column == name) {
             all.push((name.into(), texts(vec![value; count])));
         }
@@ -37,7 +40,10 @@ fn texts(rows: &RecordBatch, column: &str) -> Vec<String> {
 
 #[test]
 fn every_focus_column_has_its_line_and_every_absence_its_reason() {
-    assert_eq!(MAPPING.iter().map(|(name, _)| *name).collect::<Vec<_>>(), focus::COLUMNS.iter().map(|c| c.name).collect::<Vec<_>>());
+    assert_eq!(
+        MAPPING.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+        focus::COLUMNS.iter().map(|c| c.name).collect::<Vec<_>>()
+    );
     for (name, from) in MAPPING {
         if let From::Absent(why) = from {
             assert!(why.len() > 10, "{name}");
@@ -51,8 +57,23 @@ fn every_focus_column_has_its_line_and_every_absence_its_reason() {
 #[test]
 fn commitments_are_amortised_in_decimals() {
     let batch = rows(&[
-        (columns::KIND, vec!["Usage", "DiscountedUsage", "RIFee", "Fee", "SavingsPlanCoveredUsage", "SavingsPlanNegation",
-            "SavingsPlanRecurringFee", "SavingsPlanUpfrontFee", "Tax", "Credit", "Refund", "EdpDiscount"]),
+        (
+            columns::KIND,
+            vec![
+                "Usage",
+                "DiscountedUsage",
+                "RIFee",
+                "Fee",
+                "SavingsPlanCoveredUsage",
+                "SavingsPlanNegation",
+                "SavingsPlanRecurringFee",
+                "SavingsPlanUpfrontFee",
+                "Tax",
+                "Credit",
+                "Refund",
+                "EdpDiscount",
+            ],
+        ),
         (columns::UNBLENDED, vec!["0.3", "0", "21.6", "100", "0.5", "-0.5", "24", "500", "1.1", "-3", "-2", "-0.07"]),
         (rules::RI_ARN, vec!["", "arn:ri", "arn:ri", "arn:ri", "", "", "", "", "", "", "", ""]),
         (rules::SP_ARN, vec!["", "", "", "", "arn:sp", "arn:sp", "arn:sp", "arn:sp", "", "", "", ""]),
@@ -65,14 +86,44 @@ fn commitments_are_amortised_in_decimals() {
         ("pricing_public_on_demand_cost", vec!["0.4", "0.09", "0", "", "0.5", "", "", "", "", "", "", ""]),
     ]);
     let rows = LegacyCur.map(&batch).unwrap().rows;
-    assert_eq!(amounts(&rows, "BilledCost"), ["0.3", "0", "21.6", "100", "0.5", "-0.5", "24", "500", "1.1", "-3", "-2", "-0.07"]);
-    assert_eq!(amounts(&rows, "EffectiveCost"), ["0.3", "0.05145662", "0.3", "0", "0.36", "0", "0.1", "0", "1.1", "-3", "-2", "-0.07"]);
-    assert_eq!(amounts(&rows, "ListCost"), ["0.4", "0.09", "21.6", "100", "0.5", "0", "24", "500", "1.1", "-3", "-2", "-0.07"]);
-    assert_eq!(amounts(&rows, "ContractedCost"), ["0.3", "0.09", "21.6", "100", "0.5", "0", "24", "500", "1.1", "-3", "-2", "-0.07"]);
-    assert_eq!(texts(&rows, "ChargeCategory"), ["Usage", "Usage", "Purchase", "Purchase", "Usage", "Usage", "Purchase", "Purchase",
-        "Tax", "Credit", "Adjustment", "Adjustment"]);
+    assert_eq!(
+        amounts(&rows, "BilledCost"),
+        ["0.3", "0", "21.6", "100", "0.5", "-0.5", "24", "500", "1.1", "-3", "-2", "-0.07"]
+    );
+    assert_eq!(
+        amounts(&rows, "EffectiveCost"),
+        ["0.3", "0.05145662", "0.3", "0", "0.36", "0", "0.1", "0", "1.1", "-3", "-2", "-0.07"]
+    );
+    assert_eq!(
+        amounts(&rows, "ListCost"),
+        ["0.4", "0.09", "21.6", "100", "0.5", "0", "24", "500", "1.1", "-3", "-2", "-0.07"]
+    );
+    assert_eq!(
+        amounts(&rows, "ContractedCost"),
+        ["0.3", "0.09", "21.6", "100", "0.5", "0", "24", "500", "1.1", "-3", "-2", "-0.07"]
+    );
+    assert_eq!(
+        texts(&rows, "ChargeCategory"),
+        [
+            "Usage",
+            "Usage",
+            "Purchase",
+            "Purchase",
+            "Usage",
+            "Usage",
+            "Purchase",
+            "Purchase",
+            "Tax",
+            "Credit",
+            "Adjustment",
+            "Adjustment"
+        ]
+    );
     assert_eq!(texts(&rows, "ChargeClass")[10], "Correction");
-    assert_eq!(texts(&rows, "CommitmentDiscountType")[1..6], ["Reserved Instance", "Reserved Instance", "Reserved Instance", "Savings Plan", "Savings Plan"]);
+    assert_eq!(
+        texts(&rows, "CommitmentDiscountType")[1..6],
+        ["Reserved Instance", "Reserved Instance", "Reserved Instance", "Savings Plan", "Savings Plan"]
+    );
     assert_eq!(texts(&rows, "CommitmentDiscountStatus")[..5], ["-", "Used", "-", "-", "Used"]);
 }
 
@@ -112,7 +163,10 @@ fn values_are_typed_and_empty_text_is_null() {
     assert_eq!(ends.value(0), (START + 86_400_000) * 1000, "23:59:59 is midnight, as an open end");
     let tags = rows.column_by_name("Tags").unwrap().as_map();
     let first = tags.value(0);
-    assert_eq!(first.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["cost_center", "aws:created_by"]);
+    assert_eq!(
+        first.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(),
+        ["cost_center", "aws:created_by"]
+    );
     assert_eq!(first.column(1).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["red", "me"]);
     assert_eq!(tags.value(1).len(), 0);
 }
