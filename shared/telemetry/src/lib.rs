@@ -21,6 +21,9 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 
 pub use trace::{continue_trace, trace_id, traceparent};
 
+/// Info, but for the Delta Lake library, which tells there of every step of every read.
+const DEFAULT_FILTER: &str = "info,buoyant_kernel=warn,deltalake_core=warn";
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -72,7 +75,7 @@ pub fn init(service: &'static str, config: &LogConfig) -> Result<Telemetry, Tele
 
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(text).map_err(TelemetryError::Filter)?,
-        _ => EnvFilter::new("info"),
+        _ => EnvFilter::new(DEFAULT_FILTER),
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match config.log_format {
@@ -83,7 +86,7 @@ pub fn init(service: &'static str, config: &LogConfig) -> Result<Telemetry, Tele
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))
         // Spans of our own crates at info and above: what a trace is made of, whatever the log filter says.
-        .with(spans.with_filter(EnvFilter::new("info")))
+        .with(spans.with_filter(EnvFilter::new(DEFAULT_FILTER)))
         .try_init()
         .map_err(TelemetryError::Subscriber)?;
     Ok(Telemetry { traces, metrics, registry: Arc::new(registry) })
