@@ -1,0 +1,301 @@
+//! After the Create: Update, Delete, reports that come late, twice or never, and what they do to a connection that serves.
+
+use std::time::Duration;
+
+use contracts::{
+    CallbackToken, ExternalId, JobId, Timestamp,
+    callback::{Answer, CallbackReceived, RequestType},
+    connection::{Connection, ConnectionDisconnected, ConnectionInsecure, ConnectionRevoked, ConnectionState, ConnectionVerified, Grant},
+    enrollment::EnrollmentOffer,
+    verification::{ConfirmDeletion, DeletionReported, Fault, Verdict, VerificationReported},
+};
+use rstest::rstest;
+use sea_orm::{ActiveModelTrait, ActiveValue::Set};
+use tenant_registry::{
+    entity::{At, Id, Text, job},
+    flow::{callbacks::Handled, reports::Reported},
+};
+
+use crate::world::*;
+
+/// A later request of the stack that made `connection`.
+fn later(offer: &EnrollmentOffer, connection: &Connection, request_type: RequestType, name: &str) -> CallbackReceived {
+    let mut callback = callback(offer, request_type, connection.account.as_str(), name);
+    callback.physical_resource_id = Some(format!("rolebridge-{}", connection.connection));
+    callback
+}
+
+async fn connected(kind: Kind) -> (World, EnrollmentOffer, Connection) {
+    let world = World::new(kind).await;
+    let (_, offer) = world.new_offer("a").await;
+    let connection = world.connect(&offer, CUSTOMER, "0a").await;
+    (world, offer, connection)
+}
+
+async fn now(world: &World, connection: &Connection) -> Connection {
+    world.registry.get_connection(connection.tenant, connection.connection).await.unwrap()
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_17_an_update_is_verified_first_and_the_old_role_serves_meanwhile(#[case] kind: Kind) {
+    let (world, offer, connection) = connected(kind).await;
+    let new_role = role(CUSTOMER, "new");
+
+    let mut bad = later(&offer, &connection, RequestType::Update, "0a");
+    bad.claims.as_mut().unwrap().role_arn = new_role.clone();
+    assert_eq!(world.send(&bad).await, Handled::Verifying);
+    assert_eq!(now(&world, &connection).await, connection, "nothing changes before the verdict");
+    let job = world.job(&new_role).await;
+    world.report(&report(&job, REFUSED)).await;
+    assert!(world.reason(&bad).await.contains("refuses the provider"));
+    assert_eq!(now(&world, &connection).await, connection, "a new role that fails leaves the old one serving");
+
+    let mut good = later(&offer, &connection, RequestType::Update, "0a");
+    good.claims.as_mut().unwrap().role_arn = new_role.clone();
+    world.send(&good).await;
+    let job = world.job(&new_role).await;
+    world.report(&report(&job, Verdict::Held)).await;
+    let after = now(&world, &connection).await;
+    assert_eq!((after.state, &after.role_arn), (ConnectionState::Verified, &new_role));
+    let [answer] = world.answers(&good).await.try_into().unwrap();
+    assert_eq!(answer.physical_resource_id, format!("rolebridge-{}", connection.connection));
+    assert_eq!(answer.answer, Answer::Success { connection: Some(connection.connection) });
+    let grants = world.bus.of::<Grant>();
+    assert_eq!(grants.iter().map(|grant| grant.revision).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(grants[1].role_arn, new_role);
+    assert_eq!(world.bus.of::<ConnectionVerified>().len(), 2);
+
+    let mut other_id = later(&offer, &connection, RequestType::Update, "0a");
+    other_id.claims.as_mut().unwrap().external_id = ExternalId::generate();
+    assert_eq!(world.send(&other_id).await, Handled::Refused);
+    assert!(world.reason(&other_id).await.contains("cannot change"));
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_of_the_same_role_is_probed_anew_and_tells_the_truth(#[case] kind: Kind) {
+    let (world, offer, connection) = connected(kind).await;
+    let update = later(&offer, &connection, RequestType::Update, "0a");
+    world.send(&update).await;
+    let job = world.job(&connection.role_arn).await;
+    world.report(&report(&job, Verdict::Failed { fault: Fault::OpenWithoutId })).await;
+    assert!(world.reason(&update).await.contains("without an external ID"));
+    assert_eq!(now(&world, &connection).await.state, ConnectionState::Insecure);
+
+    let mended = later(&offer, &connection, RequestType::Update, "0a");
+    world.send(&mended).await;
+    let job = world.job(&connection.role_arn).await;
+    world.report(&report(&job, Verdict::Held)).await;
+    assert_eq!(now(&world, &connection).await.state, ConnectionState::Verified);
+    let [answer] = world.answers(&mended).await.try_into().unwrap();
+    assert_eq!(answer.answer, Answer::Success { connection: Some(connection.connection) });
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_to_a_role_of_another_connection_is_refused(#[case] kind: Kind) {
+    let (world, _, first) = connected(kind).await;
+    let (_, offer) = world.new_offer("b").await;
+    let second = world.connect(&offer, CUSTOMER, "0b").await;
+    let mut update = later(&offer, &second, RequestType::Update, "0b");
+    update.claims.as_mut().unwrap().role_arn = first.role_arn.clone();
+    world.send(&update).await;
+    let job = world.job(&first.role_arn).await;
+    world.report(&report(&job, Verdict::Held)).await;
+    assert!(world.reason(&update).await.contains("in use by another connection"));
+    assert_eq!(now(&world, &second).await, second);
+    assert_eq!(now(&world, &first).await, first);
+}
+
+fn gone(job: &ConfirmDeletion, gone: bool) -> DeletionReported {
+    DeletionReported { job: job.job, tenant: job.tenant, connection: job.connection, gone, evidence: Vec::new() }
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_ends_the_connection_only_when_the_role_refuses_us(#[case] kind: Kind) {
+    let (world, offer, connection) = connected(kind).await;
+    for (still_there, expected) in [(true, ConnectionState::Verified), (false, ConnectionState::Revoked)] {
+        let delete = later(&offer, &connection, RequestType::Delete, "0a");
+        assert_eq!(world.send(&delete).await, Handled::Ending);
+        let twice = later(&offer, &connection, RequestType::Delete, "0a");
+        assert_eq!(world.send(&twice).await, Handled::Ending);
+        let [answer] = world.answers(&delete).await.try_into().unwrap();
+        assert!(matches!(answer.answer, Answer::Success { .. }), "a Delete is answered at once");
+        let job = world.bus.of::<ConfirmDeletion>().pop().unwrap();
+        assert_eq!(world.registry.deletion_reported(&gone(&job, !still_there)).await.unwrap(), Reported::Applied);
+        assert_eq!(world.registry.deletion_reported(&gone(&job, true)).await.unwrap(), Reported::Late);
+        world.flush().await;
+        assert_eq!(now(&world, &connection).await.state, expected);
+    }
+    assert_eq!(world.bus.of::<ConfirmDeletion>().len(), 2, "two Deletes at a time are one watch");
+    assert_eq!(world.bus.of::<Grant>().last().unwrap().state, ConnectionState::Revoked);
+    assert_eq!(world.bus.of::<ConnectionRevoked>().len(), 1);
+    assert!(world.audited(connection.tenant).await.contains(&"connection.delete-unconfirmed".to_owned()));
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_08_a_strangers_delete_is_answered_and_changes_nothing(#[case] kind: Kind) {
+    let (world, offer, connection) = connected(kind).await;
+    let mut other_stack = later(&offer, &connection, RequestType::Delete, "0f");
+    other_stack.key.stack_id = stack("666666666666", "0f");
+    let mut wrong_token = later(&offer, &connection, RequestType::Delete, "0a");
+    wrong_token.claims.as_mut().unwrap().token_hash = CallbackToken::generate().hash();
+    let mut no_claims = later(&offer, &connection, RequestType::Delete, "0a");
+    no_claims.claims = None;
+    let mut no_id = later(&offer, &connection, RequestType::Delete, "0a");
+    no_id.physical_resource_id = Some("something-else".to_owned());
+    for delete in [other_stack, wrong_token, no_claims, no_id] {
+        assert_eq!(world.send(&delete).await, Handled::Ignored);
+        let [answer] = world.answers(&delete).await.try_into().unwrap();
+        assert_eq!(answer.answer, Answer::Success { connection: None });
+        assert_eq!(Some(answer.physical_resource_id), delete.physical_resource_id);
+    }
+    assert!(world.bus.of::<ConfirmDeletion>().is_empty());
+    assert_eq!(now(&world, &connection).await, connection);
+    assert!(world.audited(connection.tenant).await.contains(&"callback.delete-ignored".to_owned()));
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_18_a_delete_after_a_failed_create_succeeds_and_removes_nothing(#[case] kind: Kind) {
+    let (world, _, serving) = connected(kind).await;
+    let (_, offer) = world.new_offer("b").await;
+    let create = callback(&offer, RequestType::Create, CUSTOMER, "0b");
+    world.send(&create).await;
+    let job = world.job(&role(CUSTOMER, "0b")).await;
+    world.report(&report(&job, REFUSED)).await;
+    let [failed] = world.answers(&create).await.try_into().unwrap();
+    let mut delete = callback(&offer, RequestType::Delete, CUSTOMER, "0b");
+    delete.physical_resource_id = Some(failed.physical_resource_id);
+    assert_eq!(world.send(&delete).await, Handled::Ignored);
+    assert!(matches!(world.answers(&delete).await[0].answer, Answer::Success { .. }));
+    assert!(world.bus.of::<ConfirmDeletion>().is_empty());
+    assert_eq!(now(&world, &serving).await, serving);
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_that_nobody_reports_is_answered_and_its_late_report_ignored(#[case] kind: Kind) {
+    let world = World::new(kind).await;
+    let (tenant, offer) = world.new_offer("a").await;
+    let create = callback(&offer, RequestType::Create, CUSTOMER, "0a");
+    world.send(&create).await;
+    let job = world.job(&role(CUSTOMER, "0a")).await;
+    assert_eq!(world.registry.sweep(job.deadline).await.unwrap(), 0, "the broker has a little more time to report");
+    assert_eq!(world.registry.sweep(job.deadline.plus(Duration::from_secs(31))).await.unwrap(), 1);
+    assert!(world.reason(&create).await.contains("did not answer clearly"));
+    assert_eq!(world.report(&report(&job, Verdict::Held)).await, Reported::Late);
+    assert_eq!(world.connection(&job).await.state, ConnectionState::Rejected);
+    assert_eq!(world.connect(&offer, CUSTOMER, "0b").await.state, ConnectionState::Verified, "the offer was given back");
+    assert!(world.audited(tenant).await.contains(&"connection.rejected".to_owned()));
+}
+
+/// A probe that no stack waits for.
+async fn scheduled(world: &World, connection: &Connection, verdict: Verdict) -> Reported {
+    let job = JobId::new();
+    let row = job::ActiveModel {
+        id: Set(Id(job)),
+        tenant_id: Set(Id(connection.tenant)),
+        connection_id: Set(Id(connection.connection)),
+        kind: Set(Text(job::JobKind::Verify)),
+        role_arn: Set(Text(connection.role_arn.clone())),
+        cost_export: Set(None),
+        callback_id: Set(None),
+        deadline: Set(At(Timestamp::now().plus(Duration::from_secs(60)))),
+        created_at: Set(At::now()),
+    };
+    row.insert(world.store.db()).await.unwrap();
+    let report = VerificationReported {
+        job,
+        tenant: connection.tenant,
+        connection: connection.connection,
+        role_arn: connection.role_arn.clone(),
+        verdict,
+        evidence: Vec::new(),
+        aws_ms: 1,
+    };
+    world.report(&report).await
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_06_a_scheduled_probe_finds_what_changed_and_what_was_mended(#[case] kind: Kind) {
+    let (world, _, connection) = connected(kind).await;
+    let course = [
+        (Verdict::Indeterminate, ConnectionState::Verified),
+        (Verdict::Failed { fault: Fault::OpenWithoutId }, ConnectionState::Insecure),
+        (Verdict::Failed { fault: Fault::OpenWithRandomId }, ConnectionState::Insecure),
+        (REFUSED, ConnectionState::Disconnected),
+        (Verdict::Indeterminate, ConnectionState::Disconnected),
+        (Verdict::Held, ConnectionState::Verified),
+    ];
+    for (verdict, expected) in course {
+        assert_eq!(scheduled(&world, &connection, verdict).await, Reported::Applied);
+        assert_eq!(now(&world, &connection).await.state, expected, "after {verdict:?}");
+    }
+    world.flush().await;
+    let granted: Vec<_> = world.bus.of::<Grant>().into_iter().map(|grant| (grant.state, grant.revision)).collect();
+    let expected = [(ConnectionState::Verified, 1), (ConnectionState::Insecure, 2), (ConnectionState::Disconnected, 3), (ConnectionState::Verified, 4)];
+    assert_eq!(granted, expected);
+    assert_eq!(world.bus.of::<ConnectionInsecure>().len(), 1);
+    assert_eq!(world.bus.of::<ConnectionDisconnected>().len(), 1);
+    let after = now(&world, &connection).await;
+    assert!(after.reason.is_none() && after.cost_export == connection.cost_export);
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_revoked_while_it_is_verified_is_answered_and_stays_revoked(#[case] kind: Kind) {
+    let world = World::new(kind).await;
+    let (tenant, offer) = world.new_offer("a").await;
+    let create = callback(&offer, RequestType::Create, CUSTOMER, "0a");
+    world.send(&create).await;
+    let job = world.job(&role(CUSTOMER, "0a")).await;
+    let revoked = world.registry.revoke_connection(tenant, job.connection, "fraud").await.unwrap();
+    assert_eq!(revoked.state, ConnectionState::Revoked);
+    assert_eq!(world.registry.revoke_connection(tenant, job.connection, "fraud").await.unwrap(), revoked, "repeatable");
+    assert!(world.reason(&create).await.contains("ended this connection"));
+    assert_eq!(world.report(&report(&job, Verdict::Held)).await, Reported::Late);
+    assert_eq!(world.connection(&job).await.state, ConnectionState::Revoked);
+    assert_eq!(world.bus.of::<ConnectionRevoked>().len(), 1);
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_for_another_tenants_connection_counts_for_nothing(#[case] kind: Kind) {
+    let world = World::new(kind).await;
+    let (_, offer) = world.new_offer("a").await;
+    let other = world.tenant("b").await;
+    world.send(&callback(&offer, RequestType::Create, CUSTOMER, "0a")).await;
+    let job = world.job(&role(CUSTOMER, "0a")).await;
+    let mut foreign = report(&job, Verdict::Held);
+    foreign.tenant = other;
+    assert_eq!(world.report(&foreign).await, Reported::Late);
+    let mut unknown = report(&job, Verdict::Held);
+    unknown.job = no_job();
+    assert_eq!(world.report(&unknown).await, Reported::Late);
+    assert_eq!(world.connection(&job).await.state, ConnectionState::Verifying);
+}
