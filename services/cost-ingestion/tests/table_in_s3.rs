@@ -1,4 +1,12 @@
 //! The table in S3: commits by `If-None-Match`, so that two writers never both believe that a version is theirs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
 
 mod support;
 
