@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use clap::{Args as _, FromArgMatches as _, Subcommand as _};
 use contracts::TopicArn;
 use messaging::NatsConfig;
 use runtime::HttpConfig;
@@ -10,14 +11,37 @@ use url::{Host, Url};
 
 use crate::answer::SandboxOrigin;
 
-/// Receives callbacks of customers' stacks by SNS and SQS, and answers them.
-#[derive(Debug, clap::Parser)]
-#[command(name = "callback-ingest", version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
-pub struct Cli {
-    #[command(subcommand)]
-    pub command: Option<Command>,
-    #[command(flatten)]
-    pub config: Option<Config>,
+/// What the program is asked to do.
+#[derive(Debug)]
+pub enum Invocation {
+    Serve(Box<Config>),
+    Command(Command),
+}
+
+impl Invocation {
+    /// Reads the process's arguments and environment. Does not return when they make no sense or ask for help: then it has said so.
+    #[must_use]
+    pub fn parse() -> Self {
+        let matches = command().get_matches();
+        let read = if matches.subcommand_name().is_some() {
+            Command::from_arg_matches(&matches).map(Self::Command)
+        } else {
+            Config::from_arg_matches(&matches).map(|config| Self::Serve(Box::new(config)))
+        };
+        read.unwrap_or_else(|error| error.format(&mut command()).exit())
+    }
+}
+
+/// All flags, variables and commands. Put together by hand, since with derives alone the settings would be demanded of `keygen` too, or not be
+/// seen when all of them come from the environment.
+#[must_use]
+pub fn command() -> clap::Command {
+    let program = clap::Command::new(crate::SERVICE)
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Receives callbacks of customers' stacks by SNS and SQS, and answers them");
+    Command::augment_subcommands(Config::augment_args(program))
+        .subcommand_negates_reqs(true)
+        .args_conflicts_with_subcommands(true)
 }
 
 #[derive(Debug, clap::Subcommand)]

@@ -36,7 +36,7 @@ use metrics::Metrics;
 use queue::{Queue, SqsQueue};
 use sns::{Certificates, Gate, SignatureCheck};
 
-pub use config::{Cli, Command, Config, ConfigError, SnsSignature};
+pub use config::{Command, Config, ConfigError, Invocation, SnsSignature, command};
 
 /// The program, as NATS, traces and dead letters name it.
 pub const SERVICE: &str = "callback-ingest";
@@ -91,11 +91,13 @@ pub async fn run(config: Config, telemetry: Telemetry, shutdown: CancellationTok
         metrics: metrics.clone(),
         shutdown: supervisor.token(),
     };
-    supervisor.spawn("outcomes", messaging::consume(bus.clone(), outcomes(), router(answerer), supervisor.token()));
+    let answerer = Arc::new(answerer);
+    supervisor
+        .spawn("outcomes", messaging::consume(bus.clone(), outcomes(), router(answerer.clone()), supervisor.token()));
 
     let queue: Arc<dyn Queue> = Arc::new(sqs(&config).await);
     let gate = Gate::new(config.topic_arns.clone(), signatures(config.sns_signature)?);
-    let intake = Arc::new(Intake { gate, rules, seed, outlet: Arc::new(bus.clone()), metrics });
+    let intake = Arc::new(Intake { gate, rules, seed, outlet: Arc::new(bus.clone()), answerer, metrics });
     let queue_health = health.part("sqs");
     for _ in 0..config.sqs_pollers {
         let poller = Poller {
@@ -149,8 +151,7 @@ fn outcomes() -> ConsumerSpec {
     }
 }
 
-fn router(answerer: Answerer) -> Router {
-    let answerer = Arc::new(answerer);
+fn router(answerer: Arc<Answerer>) -> Router {
     Router::new().on::<CallbackOutcome, _, _>(move |event: CloudEvent<CallbackOutcome>, _| {
         let answerer = answerer.clone();
         async move { answerer.handle(&event.data).await }
@@ -164,4 +165,9 @@ async fn watch(bus: Bus, part: Part, shutdown: CancellationToken) -> Result<(), 
         if bus.is_connected() { part.ready() } else { part.not_ready("no connection to NATS") }
     }
     Ok(())
+}
+
+/// An error with its causes, for the one place that logs it.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -2,18 +2,14 @@
 
 use std::process::ExitCode;
 
-use callback_ingest::{Cli, Command, Config, SERVICE};
-use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use callback_ingest::{Command, Config, Invocation, SERVICE};
 use messaging::seal::SealSeed;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Cli::parse() {
-        Cli { command: Some(Command::Keygen { out }), .. } => keygen(&out),
-        Cli { config: Some(config), .. } => serve(config).await,
-        Cli { .. } => {
-            Cli::command().error(ErrorKind::MissingRequiredArgument, "settings are missing, see --help").exit()
-        }
+    let result = match Invocation::parse() {
+        Invocation::Command(Command::Keygen { out }) => keygen(&out),
+        Invocation::Serve(config) => serve(*config).await,
     };
     runtime::main_exit(SERVICE, result)
 }

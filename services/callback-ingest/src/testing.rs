@@ -1,10 +1,22 @@
 //! What unit tests of several modules make.
 
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
 use contracts::{
     CallbackToken, SealedBox, StackId, Timestamp, TopicArn,
     callback::{Answer, CallbackKey, CallbackOutcome, ReturnAddress},
 };
+use messaging::seal::SealSeed;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    answer::{AddressRules, AnswerAddress, Answerer, MemoryLedger, Put, PutError},
+    metrics::Metrics,
+};
 
 pub(crate) const STACK: &str =
     "arn:aws:cloudformation:eu-central-1:222222222222:stack/rolebridge/0b9f3a10-6f3e-11f0-8c5d-0242ac120002";
@@ -38,5 +50,40 @@ pub(crate) fn outcome(answer: Answer) -> CallbackOutcome {
             sealed_url: SealedBox::from_bytes(b"sealed"),
         },
         received_at: Timestamp::now(),
+    }
+}
+
+/// Takes answers as told (the last reply first, then all go well), and remembers what was taken.
+pub(crate) struct Script {
+    replies: Mutex<Vec<PutError>>,
+    pub(crate) taken: Mutex<Vec<Vec<u8>>>,
+}
+
+#[async_trait::async_trait]
+impl Put for Script {
+    async fn put(&self, _: &AnswerAddress, body: Vec<u8>) -> Result<(), PutError> {
+        match self.replies.lock().unwrap().pop() {
+            Some(error) => Err(error),
+            None => {
+                self.taken.lock().unwrap().push(body);
+                Ok(())
+            }
+        }
+    }
+}
+
+pub(crate) fn script(replies: Vec<PutError>) -> Arc<Script> {
+    Arc::new(Script { replies: Mutex::new(replies), taken: Mutex::default() })
+}
+
+pub(crate) fn answerer(put: Arc<dyn Put>, rules: AddressRules) -> Answerer {
+    Answerer {
+        seed: Arc::new(SealSeed::generate().unwrap()),
+        rules,
+        ledger: Arc::new(MemoryLedger::default()),
+        put,
+        deadline: Duration::from_secs(600),
+        metrics: Metrics::default(),
+        shutdown: CancellationToken::new(),
     }
 }

@@ -1,5 +1,7 @@
 //! What the program says when it cannot start: one clear sentence, and a status that is not zero.
 
+#![cfg(test)]
+
 use std::{
     net::TcpListener,
     path::Path,

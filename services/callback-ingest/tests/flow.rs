@@ -1,11 +1,16 @@
 //! The service at work, with real parts on both sides.
 
+#![cfg(test)]
+
 mod common;
 
 use common::{Registry, WITHIN, World, until};
 use contracts::{CallbackToken, ConnectionId, callback::Answer};
 use serde_json::json;
-use wiremock::{Mock, ResponseTemplate, matchers::method};
+use wiremock::{
+    Mock, ResponseTemplate,
+    matchers::{method, path},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callback_reaches_the_bus_and_its_outcome_is_answered_once_though_s3_falters() {
@@ -71,9 +76,17 @@ async fn attack_11_and_16_junk_becomes_dead_letters_without_secrets_and_the_serv
     let token = CallbackToken::generate();
     let mut unsafe_address = world.request(&token, "unsafe");
     unsafe_address["ResponseURL"] = json!("https://169.254.169.254/canary-url");
+    let mut wrong_form = world.request(&token, "wrong-form");
+    wrong_form["ResourceProperties"]["RoleArn"] = json!(["no", "arn"]);
     let mut bad_stack = world.request(&token, "bad-stack");
     bad_stack["StackId"] = json!(7);
 
+    Mock::given(method("PUT"))
+        .and(path("/answers/wrong-form"))
+        .respond_with(ResponseTemplate::new(200))
+        .mount(&world.bucket)
+        .await;
+    world.publish(&wrong_form.to_string()).await;
     world.publish("garbage").await;
     world.publish(&"[".repeat(10_000)).await;
     world.publish(&unsafe_address.to_string()).await;
@@ -94,7 +107,9 @@ async fn attack_11_and_16_junk_becomes_dead_letters_without_secrets_and_the_serv
     let letters = world.dead_letters(7).await.join("\n");
     assert!(letters.contains("HTTP status 403"), "{letters}");
     world.until_empty().await;
-    assert_eq!(world.bucket.received_requests().await.unwrap().len(), 1, "a refusal by S3 is not tried again");
+    let answers = world.bucket.received_requests().await.unwrap();
+    assert_eq!(answers.len(), 2, "one for the wrong form, one that S3 refused and that was not tried again");
+    assert!(String::from_utf8_lossy(&answers[0].body).contains("RoleArn"));
 
     let on_the_bus = serde_json::to_string(&event).unwrap();
     world.ingest.terminate(WITHIN).await.unwrap();

@@ -19,7 +19,7 @@ use contracts::{
 use messaging::{Disposition, seal::SealSeed};
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::{chain, metrics::Metrics};
 
 pub use address::{AddressError, AddressRules, AnswerAddress, ParseOriginError, SandboxOrigin};
 pub use body::{BodyError, MOST_BYTES, write};
@@ -67,10 +67,7 @@ impl Answerer {
                 return Disposition::Done;
             }
             Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "it is not known whether a request is answered"
-                );
+                tracing::warn!(error = chain(&error), "it is not known whether a request is answered");
                 return Disposition::Later { after: NEXT_DELIVERY };
             }
         }
@@ -99,7 +96,7 @@ impl Answerer {
         tracing::info!(stack = %outcome.key.stack_id, status, "a stack was answered");
         // Were the outcome delivered again for this, the answer would surely be sent twice; so, only if a duplicate comes.
         if let Err(error) = self.ledger.answered(&outcome.key).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "an answer was sent and could not be remembered");
+            tracing::warn!(error = chain(&error), "an answer was sent and could not be remembered");
         }
         Disposition::Done
     }

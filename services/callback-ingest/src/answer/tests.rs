@@ -1,46 +1,8 @@
-use std::sync::Mutex;
-
-use async_trait::async_trait;
 use contracts::ConnectionId;
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers::method};
 
 use super::*;
-use crate::testing;
-
-/// Takes answers as told, and remembers them.
-struct Script {
-    replies: Mutex<Vec<PutError>>,
-    taken: Mutex<Vec<Vec<u8>>>,
-}
-
-#[async_trait]
-impl Put for Script {
-    async fn put(&self, _: &AnswerAddress, body: Vec<u8>) -> Result<(), PutError> {
-        match self.replies.lock().unwrap().pop() {
-            Some(error) => Err(error),
-            None => {
-                self.taken.lock().unwrap().push(body);
-                Ok(())
-            }
-        }
-    }
-}
-
-fn script(replies: Vec<PutError>) -> Arc<Script> {
-    Arc::new(Script { replies: Mutex::new(replies), taken: Mutex::default() })
-}
-
-fn answerer(put: Arc<dyn Put>, rules: AddressRules) -> Answerer {
-    Answerer {
-        seed: Arc::new(SealSeed::generate().unwrap()),
-        rules,
-        ledger: Arc::new(MemoryLedger::default()),
-        put,
-        deadline: Duration::from_secs(600),
-        metrics: Metrics::default(),
-        shutdown: CancellationToken::new(),
-    }
-}
+use crate::testing::{self, answerer, script};
 
 fn outcome_to(answerer: &Answerer, url: &str) -> CallbackOutcome {
     let mut outcome = testing::outcome(Answer::Success { connection: Some(ConnectionId::new()) });

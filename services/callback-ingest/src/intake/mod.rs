@@ -12,12 +12,13 @@ use std::{
 };
 
 use contracts::Timestamp;
-use messaging::seal::SealSeed;
+use messaging::{Disposition, seal::SealSeed};
 use sha2::{Digest, Sha256};
 use tracing::Instrument;
 
 use crate::{
-    answer::AddressRules,
+    answer::{AddressRules, Answerer},
+    chain,
     metrics::Metrics,
     queue::Received,
     request::{self, Context, Parsed},
@@ -49,6 +50,8 @@ pub struct Intake {
     /// `ResponseURL`s are sealed by it to itself.
     pub seed: Arc<SealSeed>,
     pub outlet: Arc<dyn Outlet>,
+    /// For requests that the registry need not hear of.
+    pub answerer: Arc<Answerer>,
     pub metrics: Metrics,
 }
 
@@ -66,6 +69,8 @@ enum Unsettled {
     Judge(sns::OpenError),
     #[error(transparent)]
     Outlet(#[from] OutletError),
+    #[error("its answer did not get through")]
+    Unanswered,
     #[error("it took longer than {} s", PATIENCE.as_secs())]
     Patience,
 }
@@ -96,7 +101,7 @@ impl Intake {
                 (End::Delete, "refused", label)
             }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a message stays in the queue");
+                tracing::warn!(error = chain(&error), "a message stays in the queue");
                 (End::Keep(again_after(received.deliveries)), "kept", "")
             }
         };
@@ -118,10 +123,14 @@ impl Intake {
                 self.outlet.callback(opened.event_id, *callback).await?;
                 Ok(Settled::Published)
             }
-            Ok(Parsed::Refused { outcome, reason }) => {
-                self.outlet.outcome(opened.event_id, *outcome).await?;
-                Ok(Settled::Answered { reason })
-            }
+            // Not by way of the bus: outcomes there are the registry's word alone, and nobody else may publish them.
+            Ok(Parsed::Refused { outcome, reason }) => match self.answerer.handle(&outcome).await {
+                Disposition::Done => Ok(Settled::Answered { reason }),
+                Disposition::Refuse { reason: unanswered } => {
+                    self.bury(received, format!("{reason}; and {unanswered}"), "answer").await
+                }
+                Disposition::Later { .. } | Disposition::Retry { .. } => Err(Unsettled::Unanswered),
+            },
             Err(unreadable) => self.bury(received, unreadable.to_string(), "request").await,
         }
     }

@@ -4,10 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use contracts::{
-    EventId, Message as _,
-    callback::{CallbackOutcome, CallbackReceived},
-};
+use contracts::{EventId, Message as _, callback::CallbackReceived};
 use messaging::{Bus, DeadLetter};
 use serde::Serialize;
 
@@ -46,10 +43,6 @@ pub trait Outlet: Send + Sync + 'static {
     async fn callback(&self, id: EventId, received: CallbackReceived) -> Result<(), OutletError>;
 
     /// # Errors
-    /// As [`Outlet::callback`].
-    async fn outcome(&self, id: EventId, outcome: CallbackOutcome) -> Result<(), OutletError>;
-
-    /// # Errors
     /// When it was not acknowledged.
     async fn dead(&self, note: &Note) -> Result<(), OutletError>;
 }
@@ -70,14 +63,6 @@ impl Outlet for Bus {
         self.publish(&event).await.map_err(failed(CallbackReceived::TYPE))
     }
 
-    async fn outcome(&self, id: EventId, outcome: CallbackOutcome) -> Result<(), OutletError> {
-        let mut event = messaging::event(outcome);
-        event.id = id;
-        // For once not the registry's word: the request never got as far.
-        event.source = format!("/rolebridge/{SERVICE}");
-        self.publish(&event).await.map_err(failed(CallbackOutcome::TYPE))
-    }
-
     async fn dead(&self, note: &Note) -> Result<(), OutletError> {
         let payload = serde_json::to_vec(note).map_err(failed("dead letter"))?;
         let letter = DeadLetter {
@@ -96,7 +81,6 @@ impl Outlet for Bus {
 #[derive(Debug, Default)]
 pub struct Sent {
     pub callbacks: Vec<(EventId, CallbackReceived)>,
-    pub outcomes: Vec<(EventId, CallbackOutcome)>,
     pub notes: Vec<Note>,
 }
 
@@ -139,10 +123,6 @@ impl Outlet for MemoryOutlet {
 
     async fn callback(&self, id: EventId, received: CallbackReceived) -> Result<(), OutletError> {
         self.keep("callback", |sent| sent.callbacks.push((id, received)))
-    }
-
-    async fn outcome(&self, id: EventId, outcome: CallbackOutcome) -> Result<(), OutletError> {
-        self.keep("outcome", |sent| sent.outcomes.push((id, outcome)))
     }
 
     async fn dead(&self, note: &Note) -> Result<(), OutletError> {

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{End, Intake};
 use crate::{
+    chain,
     metrics::Metrics,
     queue::{Queue, QueueError, Receipt, Received},
 };
@@ -112,7 +113,7 @@ impl Poller {
 
     fn report(&self, error: &QueueError) {
         self.metrics().queue_error(error.operation);
-        tracing::warn!(error = error as &dyn std::error::Error, "the callback queue failed");
+        tracing::warn!(error = chain(error), "the callback queue failed");
     }
 }
 

@@ -1,9 +1,10 @@
-use contracts::{CallbackToken, callback::Answer};
+use contracts::CallbackToken;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
+    answer::PutError,
     queue::{MemoryQueue, Queue},
     sns::SignatureCheck,
     testing,
@@ -13,21 +14,29 @@ struct World {
     queue: Arc<MemoryQueue>,
     outlet: Arc<MemoryOutlet>,
     seed: Arc<SealSeed>,
+    answers: Arc<testing::Script>,
     health: runtime::Health,
     shutdown: CancellationToken,
     running: tokio::task::JoinHandle<()>,
 }
 
 impl World {
-    /// One poller over a queue and an outlet in memory. Time is tokio's paused one: waits pass when all are idle.
     fn start() -> Self {
+        Self::with_answers(vec![])
+    }
+
+    /// One poller over a queue and an outlet in memory. Time is tokio's paused one: waits pass when all are idle.
+    fn with_answers(replies: Vec<PutError>) -> Self {
         let (queue, outlet) = (Arc::new(MemoryQueue::new()), Arc::new(MemoryOutlet::default()));
-        let seed = Arc::new(SealSeed::generate().unwrap());
+        let answers = testing::script(replies);
+        let answerer = Arc::new(testing::answerer(answers.clone(), AddressRules::default()));
+        let seed = answerer.seed.clone();
         let intake = Arc::new(Intake {
             gate: Gate::new(vec![testing::topic()], SignatureCheck::SandboxSkip),
             rules: AddressRules::default(),
             seed: seed.clone(),
             outlet: outlet.clone(),
+            answerer,
             metrics: Metrics::default(),
         });
         let (health, shutdown) = (runtime::Health::new(), CancellationToken::new());
@@ -36,7 +45,7 @@ impl World {
         let running = tokio::spawn(async move {
             let Ok(()) = poller.run(token).await;
         });
-        Self { queue, outlet, seed, health, shutdown, running }
+        Self { queue, outlet, seed, answers, health, shutdown, running }
     }
 
     async fn until(&self, what: &str, reached: impl Fn(&Self) -> bool) {
@@ -102,15 +111,29 @@ async fn a_duplicate_delivery_has_the_same_event_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn attack_16_a_request_of_a_wrong_form_is_answered() {
-    let world = World::start();
+async fn attack_16_a_request_of_a_wrong_form_is_answered_once_even_if_s3_falters() {
+    let world = World::with_answers(vec![PutError::Transient("HTTP status 503".to_owned()); 9]);
+    let mut request = testing::request("Create", &CallbackToken::generate());
+    request["ResourceProperties"]["RoleArn"] = json!(5);
+    world.queue.put(envelope(&request));
+    world.queue.put(envelope(&request));
+    world.until("deleted", |world| world.queue.left() == 0).await;
+    let taken = world.answers.taken.lock().unwrap().clone();
+    let answer: Value = serde_json::from_slice(&taken[0]).unwrap();
+    assert_eq!(answer["Status"], "FAILED");
+    assert!(answer["Reason"].as_str().unwrap().contains("RoleArn"), "{answer}");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn attack_16_a_request_of_a_wrong_form_that_cannot_be_answered_is_a_dead_letter() {
+    let world = World::with_answers(vec![PutError::Refused(403)]);
     let mut request = testing::request("Create", &CallbackToken::generate());
     request["ResourceProperties"]["RoleArn"] = json!(5);
     world.queue.put(envelope(&request));
     world.until("deleted", |world| world.queue.left() == 0).await;
-    world.outlet.look(|sent| {
-        assert!(matches!(&sent.outcomes[0].1.answer, Answer::Failed { reason } if reason.contains("RoleArn")))
-    });
+    let reason = world.outlet.look(|sent| sent.notes[0].reason.clone());
+    assert!(reason.contains("RoleArn") && reason.contains("403"), "{reason}");
     world.stop().await;
 }
 
@@ -169,13 +192,6 @@ impl Outlet for Slow {
         tokio::time::sleep(self.0).await;
         self.1.callback(id, received).await
     }
-    async fn outcome(
-        &self,
-        id: contracts::EventId,
-        outcome: contracts::callback::CallbackOutcome,
-    ) -> Result<(), OutletError> {
-        self.1.outcome(id, outcome).await
-    }
     async fn dead(&self, note: &Note) -> Result<(), OutletError> {
         self.1.dead(note).await
     }
@@ -190,6 +206,7 @@ async fn work_under_way_stays_hidden_and_is_finished_at_shutdown() {
         rules: AddressRules::default(),
         seed: Arc::new(SealSeed::generate().unwrap()),
         outlet: outlet.clone(),
+        answerer: Arc::new(testing::answerer(testing::script(vec![]), AddressRules::default())),
         metrics: Metrics::default(),
     });
     let shutdown = CancellationToken::new();

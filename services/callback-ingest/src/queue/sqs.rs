@@ -7,6 +7,7 @@ use aws_sdk_sqs::{
     Client,
     types::{ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, MessageSystemAttributeName},
 };
+use futures::future::join_all;
 use zeroize::Zeroizing;
 
 use super::{BATCH, Queue, QueueError, Receipt, Received};
@@ -85,6 +86,48 @@ impl Queue for SqsQueue {
     }
 
     async fn delete(&self, receipts: &[Receipt]) -> Result<(), QueueError> {
+        match self.delete_batch(receipts).await {
+            Err(error) if is_refused(&error) => one_by_one(receipts, |one| self.delete_one(one)).await,
+            result => result,
+        }
+    }
+
+    async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> Result<(), QueueError> {
+        match self.extend_batch(receipts, visibility).await {
+            Err(error) if is_refused(&error) => one_by_one(receipts, |one| self.extend_one(one, visibility)).await,
+            result => result,
+        }
+    }
+}
+
+/// On AWS the right to `DeleteMessage` and `ChangeMessageVisibility` is the right to their batches. Where it is not (an endpoint's policy, an
+/// emulator), the batch is refused, and each message can still be settled by itself.
+fn is_refused(error: &QueueError) -> bool {
+    let failure = error.source.downcast_ref::<aws::Failure>();
+    failure.is_some_and(|failure| failure.kind == aws::FailureKind::Refused)
+}
+
+/// All at the same time; the first failure, if there is one, after all have ended.
+async fn one_by_one<'a, F>(receipts: &'a [Receipt], call: impl Fn(&'a Receipt) -> F) -> Result<(), QueueError>
+where
+    F: Future<Output = Result<(), QueueError>>,
+{
+    join_all(receipts.iter().map(call)).await.into_iter().collect()
+}
+
+impl SqsQueue {
+    async fn delete_one(&self, receipt: &Receipt) -> Result<(), QueueError> {
+        let request = self.client.delete_message().queue_url(&self.url).receipt_handle(receipt.as_str());
+        request.send().await.map(|_| ()).map_err(failed("DeleteMessage"))
+    }
+
+    async fn extend_one(&self, receipt: &Receipt, visibility: Duration) -> Result<(), QueueError> {
+        let request = self.client.change_message_visibility().queue_url(&self.url).receipt_handle(receipt.as_str());
+        let request = request.visibility_timeout(seconds(visibility));
+        request.send().await.map(|_| ()).map_err(failed("ChangeMessageVisibility"))
+    }
+
+    async fn delete_batch(&self, receipts: &[Receipt]) -> Result<(), QueueError> {
         const OPERATION: &str = "DeleteMessageBatch";
         let invalid = |source| QueueError { operation: OPERATION, source: Box::new(source) };
         let entries: Result<Vec<_>, _> = receipts
@@ -99,7 +142,7 @@ impl Queue for SqsQueue {
         whole(OPERATION, request.send().await.map_err(failed(OPERATION))?.failed())
     }
 
-    async fn extend(&self, receipts: &[Receipt], visibility: Duration) -> Result<(), QueueError> {
+    async fn extend_batch(&self, receipts: &[Receipt], visibility: Duration) -> Result<(), QueueError> {
         const OPERATION: &str = "ChangeMessageVisibilityBatch";
         let invalid = |source| QueueError { operation: OPERATION, source: Box::new(source) };
         let entries: Result<Vec<_>, _> = receipts

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use aws_sdk_sqs::types::QueueAttributeName;
 use contracts::{
@@ -19,24 +19,24 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wiremock::MockServer;
 
-pub const REGION: &str = "eu-central-1";
-pub const PROVIDER_ACCOUNT: &str = "111111111111";
-pub const WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const REGION: &str = "eu-central-1";
+pub(crate) const PROVIDER_ACCOUNT: &str = "111111111111";
+pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 
 /// What `System` is to a test of all services, for this one alone.
-pub struct World {
-    pub ingest: ServiceProcess,
-    pub nats: NatsServer,
-    pub emulator: AwsEmulator,
-    pub provider: Provider,
+pub(crate) struct World {
+    pub(crate) ingest: ServiceProcess,
+    pub(crate) nats: NatsServer,
+    pub(crate) emulator: AwsEmulator,
+    pub(crate) provider: Provider,
     /// Where answers go.
-    pub bucket: MockServer,
+    pub(crate) bucket: MockServer,
     sqs: aws_sdk_sqs::Client,
     _folder: tempfile::TempDir,
 }
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let tools = tokio::task::spawn_blocking(|| Toolbox::fetch(|_| {})).await.unwrap().unwrap();
         let (nats, emulator) = (NatsServer::start(&tools).await.unwrap(), AwsEmulator::start(&tools).await.unwrap());
         let provider = Provider::deploy(&emulator, PROVIDER_ACCOUNT, REGION).await.unwrap();
@@ -60,15 +60,15 @@ impl World {
         ];
         let mut ingest = ServiceProcess::spawn("callback-ingest", environment).unwrap();
         ingest.wait_ready(WITHIN).await.unwrap();
-        let root = aws_sdk_sqs::config::Credentials::from_keys(PROVIDER_ACCOUNT, "x", None);
+        let root = aws_sdk_sqs::config::Credentials::new(PROVIDER_ACCOUNT, "x", None, None, "root");
         let sqs = aws_sdk_sqs::Client::new(&emulator.sdk_config(REGION, root));
         Self { ingest, nats, emulator, provider, bucket, sqs, _folder: folder }
     }
 
-    pub async fn bus(&self, user: NatsUser) -> Bus {
+    pub(crate) async fn bus(&self, user: NatsUser) -> Bus {
         let config = NatsConfig {
             nats_url: self.nats.url().parse().unwrap(),
-            nats_seed_file: Some(PathBuf::from(self.nats.seed_file(user))),
+            nats_seed_file: Some(self.nats.seed_file(user)),
             nats_ca_file: None,
             nats_cert_file: None,
             nats_key_file: None,
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// A request as the customer's template makes it, to be answered at our bucket.
-    pub fn request(&self, token: &CallbackToken, request_id: &str) -> Value {
+    pub(crate) fn request(&self, token: &CallbackToken, request_id: &str) -> Value {
         json!({
             "RequestType": "Create", "RequestId": request_id,
             "ResponseURL": format!("{}/answers/{request_id}?X-Amz-Signature=canary-url", self.bucket.uri()),
@@ -94,7 +94,7 @@ impl World {
     }
 
     /// Publishes to the topic, as CloudFormation does with the customer's credentials.
-    pub async fn publish(&self, message: &str) {
+    pub(crate) async fn publish(&self, message: &str) {
         let form = url::form_urlencoded::Serializer::new(String::new())
             .extend_pairs([
                 ("Action", "Publish"),
@@ -117,12 +117,12 @@ impl World {
     }
 
     /// Puts a message past SNS, as only the provider's own root can.
-    pub async fn put(&self, body: impl Into<String>) {
+    pub(crate) async fn put(&self, body: impl Into<String>) {
         self.sqs.send_message().queue_url(&self.provider.queue_url).message_body(body).send().await.unwrap();
     }
 
     /// Messages in the queue, taken ones included.
-    pub async fn left(&self) -> usize {
+    pub(crate) async fn left(&self) -> usize {
         let names = [
             QueueAttributeName::ApproximateNumberOfMessages,
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
@@ -133,12 +133,12 @@ impl World {
         names.iter().map(|name| attributes[name].parse::<usize>().unwrap()).sum()
     }
 
-    pub async fn until_empty(&self) {
+    pub(crate) async fn until_empty(&self) {
         until("the queue is empty", async || self.left().await == 0).await;
     }
 
     /// All dead letters, headers and payload as text; waits for `count`.
-    pub async fn dead_letters(&self, count: usize) -> Vec<String> {
+    pub(crate) async fn dead_letters(&self, count: usize) -> Vec<String> {
         let bus = self.bus(NatsUser::Operator).await;
         let stream = bus.jetstream().get_stream(Stream::DeadLetters.name()).await.unwrap();
         let consumer = stream.create_consumer(pull::OrderedConfig::default()).await.unwrap();
@@ -150,15 +150,24 @@ impl World {
     }
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let ours = self.ingest.log_text();
+            println!("{}", ours.lines().filter(|line| line.contains("callback_ingest")).collect::<Vec<_>>().join("\n"));
+        }
+    }
+}
+
 /// The registry's side of the bus.
-pub struct Registry {
-    pub bus: Bus,
+pub(crate) struct Registry {
+    pub(crate) bus: Bus,
     callbacks: mpsc::UnboundedReceiver<CloudEvent<CallbackReceived>>,
     _stop: tokio_util::sync::DropGuard,
 }
 
 impl Registry {
-    pub async fn start(world: &World) -> Self {
+    pub(crate) async fn start(world: &World) -> Self {
         let bus = world.bus(NatsUser::TenantRegistry).await;
         let (sender, callbacks) = mpsc::unbounded_channel();
         let router = Router::new().on::<CallbackReceived, _, _>(move |event, _| {
@@ -179,11 +188,11 @@ impl Registry {
         Self { bus, callbacks, _stop: stop.drop_guard() }
     }
 
-    pub async fn next(&mut self) -> CloudEvent<CallbackReceived> {
+    pub(crate) async fn next(&mut self) -> CloudEvent<CallbackReceived> {
         tokio::time::timeout(WITHIN, self.callbacks.recv()).await.expect("no callback came").unwrap()
     }
 
-    pub async fn decide(&self, received: &CallbackReceived, answer: Answer) {
+    pub(crate) async fn decide(&self, received: &CallbackReceived, answer: Answer) {
         let outcome = CallbackOutcome {
             key: received.key.clone(),
             answer,
@@ -195,7 +204,7 @@ impl Registry {
     }
 }
 
-pub async fn until(what: &str, reached: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, reached: impl AsyncFn() -> bool) {
     let waited = tokio::time::timeout(WITHIN, async {
         while !reached().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
