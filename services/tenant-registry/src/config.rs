@@ -14,7 +14,13 @@ use url::Url;
 #[command(name = "tenant-registry", version)]
 pub struct Config {
     /// Where tenants and connections are kept: sqlite://FILE?mode=rwc or postgres://USER:PASSWORD@HOST/DATABASE.
-    #[arg(long, env = "ROLEBRIDGE_DATABASE_URL", default_value = "sqlite://rolebridge.db?mode=rwc", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "ROLEBRIDGE_DATABASE_URL",
+        default_value = "sqlite://rolebridge.db?mode=rwc",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub database_url: DatabaseUrl,
 
     /// The provider's own AWS account, in which tenants' principals stand.

@@ -74,7 +74,10 @@ pub fn create(callback: &CallbackReceived, claims: &Claims, facts: Option<&Offer
     let Some(facts) = facts.filter(|facts| facts.token_matches) else {
         return Decision::Stranger(Refusal::NoSuchOffer);
     };
-    match offer_stands(callback, facts).and_then(|()| claims_agree(callback, claims, facts.principal.as_ref(), ours)).and_then(|()| is_free(callback, facts)) {
+    match offer_stands(callback, facts)
+        .and_then(|()| claims_agree(callback, claims, facts.principal.as_ref(), ours))
+        .and_then(|()| is_free(callback, facts))
+    {
         Ok(()) => Decision::Verify,
         Err(_) if facts.refusals >= MOST_REFUSALS => Decision::Stranger(Refusal::TooManyAttempts),
         Err(refusal) => Decision::Refuse(refusal),
@@ -83,7 +86,12 @@ pub fn create(callback: &CallbackReceived, claims: &Claims, facts: Option<&Offer
 
 /// An Update: `facts` are of the connection with the request's physical ID, if there is one.
 #[must_use]
-pub fn update(callback: &CallbackReceived, claims: &Claims, facts: Option<&ConnectionFacts>, ours: &[Region]) -> Decision {
+pub fn update(
+    callback: &CallbackReceived,
+    claims: &Claims,
+    facts: Option<&ConnectionFacts>,
+    ours: &[Region],
+) -> Decision {
     let Some(facts) = facts.filter(|facts| facts.stack == callback.key.stack_id) else {
         return Decision::Stranger(Refusal::NoSuchConnection);
     };
@@ -126,20 +134,30 @@ fn offer_stands(callback: &CallbackReceived, facts: &OfferFacts) -> Result<(), R
     }
     let stack = callback.key.stack_id.account();
     match &facts.account {
-        Some(offered) if offered != stack => Err(Refusal::OtherAccountThanOffered { offered: offered.clone(), stack: stack.clone() }),
+        Some(offered) if offered != stack => {
+            Err(Refusal::OtherAccountThanOffered { offered: offered.clone(), stack: stack.clone() })
+        }
         _ => Ok(()),
     }
 }
 
 /// Whether body, stack ID and role ARN tell one story. What they tell is then still to be proven by the probe.
-fn claims_agree(callback: &CallbackReceived, claims: &Claims, principal: Option<&RoleArn>, ours: &[Region]) -> Result<(), Refusal> {
+fn claims_agree(
+    callback: &CallbackReceived,
+    claims: &Claims,
+    principal: Option<&RoleArn>,
+    ours: &[Region],
+) -> Result<(), Refusal> {
     let stack = &callback.key.stack_id;
     let principal = principal.ok_or(Refusal::PrincipalMissing)?;
     if &claims.account != stack.account() {
         return Err(Refusal::ClaimedAccountDiffers { claimed: claims.account.clone(), stack: stack.account().clone() });
     }
     if claims.role_arn.account() != stack.account() {
-        return Err(Refusal::RoleOfOtherAccount { role: claims.role_arn.account().clone(), stack: stack.account().clone() });
+        return Err(Refusal::RoleOfOtherAccount {
+            role: claims.role_arn.account().clone(),
+            stack: stack.account().clone(),
+        });
     }
     let elsewhere = |partition: &Partition| partition != stack.partition();
     if elsewhere(claims.role_arn.partition()) || elsewhere(principal.partition()) {

@@ -39,7 +39,10 @@ fn callback(request_type: RequestType) -> CallbackReceived {
         request_type,
         physical_resource_id: None,
         claims: None,
-        return_address: ReturnAddress { logical_resource_id: "Connection".to_owned(), sealed_url: SealedBox::from_bytes(b"x") },
+        return_address: ReturnAddress {
+            logical_resource_id: "Connection".to_owned(),
+            sealed_url: SealedBox::from_bytes(b"x"),
+        },
         topic: TopicArn::parse("arn:aws:sns:eu-central-1:111111111111:t").unwrap(),
         received_at: Timestamp::now(),
     }
@@ -116,8 +119,14 @@ fn an_offer_that_does_not_stand() {
 fn attack_15_any_account_partition_or_region_that_differs() {
     assert_eq!(refused(created(|_, c, _| c.account = AccountId::parse("999999999999").unwrap())), "account-mismatch");
     assert_eq!(refused(created(|_, c, _| c.role_arn = role("arn:aws:iam::999999999999:role/r"))), "account-mismatch");
-    assert_eq!(refused(created(|_, c, _| c.role_arn = role("arn:aws-cn:iam::222222222222:role/r"))), "partition-mismatch");
-    assert_eq!(refused(created(|f, _, _| f.principal = Some(role("arn:aws-cn:iam::111111111111:role/t")))), "partition-mismatch");
+    assert_eq!(
+        refused(created(|_, c, _| c.role_arn = role("arn:aws-cn:iam::222222222222:role/r"))),
+        "partition-mismatch"
+    );
+    assert_eq!(
+        refused(created(|f, _, _| f.principal = Some(role("arn:aws-cn:iam::111111111111:role/t")))),
+        "partition-mismatch"
+    );
     assert_eq!(refused(created(|_, c, _| c.region = Region::parse("eu-west-1").unwrap())), "region-mismatch");
     let elsewhere = created(|_, c, callback| {
         callback.key.stack_id = stack(&STACK.replace("eu-central-1", "eu-west-1"));
@@ -135,14 +144,23 @@ fn attack_15_any_account_partition_or_region_that_differs() {
 fn refusals_of_one_offer_are_not_kept_without_end() {
     let many = created(|f, _, _| (f.refusals, f.state) = (MOST_REFUSALS, EnrollmentState::Expired));
     assert_eq!(many, Decision::Stranger(Refusal::TooManyAttempts));
-    assert_eq!(created(|f, _, _| f.refusals = MOST_REFUSALS), Decision::Verify, "a good request is good however many were bad");
+    assert_eq!(
+        created(|f, _, _| f.refusals = MOST_REFUSALS),
+        Decision::Verify,
+        "a good request is good however many were bad"
+    );
 }
 
 #[test]
 fn attack_17_an_update_may_change_the_role_but_not_the_external_id() {
-    let updated = |facts: ConnectionFacts, claims: Claims| update(&callback(RequestType::Update), &claims, Some(&facts), &regions());
+    let updated = |facts: ConnectionFacts, claims: Claims| {
+        update(&callback(RequestType::Update), &claims, Some(&facts), &regions())
+    };
     assert_eq!(updated(connection(), claims()), Decision::Verify);
-    assert_eq!(refused(updated(ConnectionFacts { external_id_matches: false, ..connection() }, claims())), "external-id-changed");
+    assert_eq!(
+        refused(updated(ConnectionFacts { external_id_matches: false, ..connection() }, claims())),
+        "external-id-changed"
+    );
     let foreign = Claims { role_arn: role("arn:aws:iam::999999999999:role/r"), ..claims() };
     assert_eq!(refused(updated(connection(), foreign)), "account-mismatch");
     for ended in ENDED {
@@ -158,7 +176,10 @@ fn attack_08_a_strangers_update_or_delete_does_nothing() {
         (ConnectionFacts { token_matches: false, ..connection() }, "wrong-token"),
     ];
     for (facts, why) in strangers {
-        assert!(matches!(update(&callback(RequestType::Update), &claims(), Some(&facts), &regions()), Decision::Stranger(_)));
+        assert!(matches!(
+            update(&callback(RequestType::Update), &claims(), Some(&facts), &regions()),
+            Decision::Stranger(_)
+        ));
         assert_eq!(delete(&callback(RequestType::Delete), Some(&facts)), DeleteDecision::Nothing(why));
     }
     assert!(matches!(update(&callback(RequestType::Update), &claims(), None, &regions()), Decision::Stranger(_)));

@@ -23,7 +23,9 @@ fn reply(error: StoreError) -> ErrorReply {
             let message = format!("the registry's database failed at {operation}: try again");
             ErrorReply::new(ErrorCode::Unavailable, message).retry_after(RETRY_AFTER_MS)
         }
-        StoreError::Raced(_) => ErrorReply::new(ErrorCode::Conflict, "somebody else was changing the same thing: try again"),
+        StoreError::Raced(_) => {
+            ErrorReply::new(ErrorCode::Conflict, "somebody else was changing the same thing: try again")
+        }
         StoreError::Encode { .. } | StoreError::Inconsistent(_) => {
             tracing::error!(error = %crate::chain(&error), "a request failed");
             ErrorReply::new(ErrorCode::Internal, "the registry failed by a fault of its own; its log says more")

@@ -106,7 +106,8 @@ pub async fn run(config: Config, telemetry: Telemetry, shutdown: CancellationTok
     let relay = Relay::new(store.clone(), Arc::new(bus.clone()), registry.metrics.clone());
     supervisor.spawn("outbox relay", relay.run(async move { while idle.recv().await.is_some() {} }));
     supervisor.spawn("sweep", sweep(registry, supervisor.token(), working));
-    supervisor.spawn("watch", watch(bus.clone(), store, health.part("nats"), health.part("database"), supervisor.token()));
+    supervisor
+        .spawn("watch", watch(bus.clone(), store, health.part("nats"), health.part("database"), supervisor.token()));
     supervisor.spawn("http", server.serve(health, move || telemetry.prometheus(), supervisor.token()));
 
     let ended = supervisor.finish(config.http.grace()).await;
@@ -115,7 +116,11 @@ pub async fn run(config: Config, telemetry: Telemetry, shutdown: CancellationTok
 }
 
 /// Ends the wait for reports that never come. Cancel: at once, between two sweeps. Failure: tried again at the next one.
-async fn sweep(registry: Registry, shutdown: CancellationToken, _working: mpsc::Sender<Infallible>) -> Result<(), Infallible> {
+async fn sweep(
+    registry: Registry,
+    shutdown: CancellationToken,
+    _working: mpsc::Sender<Infallible>,
+) -> Result<(), Infallible> {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -128,9 +133,19 @@ async fn sweep(registry: Registry, shutdown: CancellationToken, _working: mpsc::
 }
 
 /// Keeps readiness true to the connection and the database.
-async fn watch(bus: Bus, store: Store, nats: Part, database: Part, shutdown: CancellationToken) -> Result<(), Infallible> {
+async fn watch(
+    bus: Bus,
+    store: Store,
+    nats: Part,
+    database: Part,
+    shutdown: CancellationToken,
+) -> Result<(), Infallible> {
     loop {
-        if bus.is_connected() { nats.ready() } else { nats.not_ready("not connected") }
+        if bus.is_connected() {
+            nats.ready()
+        } else {
+            nats.not_ready("not connected")
+        }
         match store.ping().await {
             Ok(()) => database.ready(),
             Err(error) => {

@@ -24,14 +24,26 @@ impl Metrics {
     pub fn new() -> Self {
         let meter = telemetry::meter();
         Self {
-            callbacks: meter.u64_counter("rolebridge_registry_callbacks").with_description("Callbacks by request type and result").build(),
+            callbacks: meter
+                .u64_counter("rolebridge_registry_callbacks")
+                .with_description("Callbacks by request type and result")
+                .build(),
             reports: meter
                 .f64_histogram("rolebridge_registry_report_seconds")
                 .with_description("Seconds from handing out a job to its report, by kind and verdict")
                 .build(),
-            published: meter.u64_counter("rolebridge_registry_published").with_description("Messages published from the outbox").build(),
-            outbox_rows: meter.u64_gauge("rolebridge_registry_outbox_rows").with_description("Messages that wait in the outbox").build(),
-            outbox_age: meter.f64_gauge("rolebridge_registry_outbox_age_seconds").with_description("Age of the oldest waiting message").build(),
+            published: meter
+                .u64_counter("rolebridge_registry_published")
+                .with_description("Messages published from the outbox")
+                .build(),
+            outbox_rows: meter
+                .u64_gauge("rolebridge_registry_outbox_rows")
+                .with_description("Messages that wait in the outbox")
+                .build(),
+            outbox_age: meter
+                .f64_gauge("rolebridge_registry_outbox_age_seconds")
+                .with_description("Age of the oldest waiting message")
+                .build(),
         }
     }
 

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use contracts::{CallbackToken, EnrollmentId, ExternalId, RoleArn, TopicArn, costs::ExportLocation, enrollment::EnrollmentKind};
+use contracts::{
+    CallbackToken, EnrollmentId, ExternalId, RoleArn, TopicArn, costs::ExportLocation, enrollment::EnrollmentKind,
+};
 use url::Url;
 
 /// The template's parameter for the token: the one that the link cannot carry.
@@ -93,7 +95,8 @@ impl Terms<'_> {
     fn stack_set_commands(&self) -> Vec<String> {
         let region = shell_quoted(self.topic.region().as_str());
         let name = shell_quoted(&self.stack_name());
-        let managed = " --permission-model SERVICE_MANAGED --auto-deployment Enabled=true,RetainStacksOnAccountRemoval=false";
+        let managed =
+            " --permission-model SERVICE_MANAGED --auto-deployment Enabled=true,RetainStacksOnAccountRemoval=false";
         vec![
             self.command("create-stack-set", "--stack-set-name", managed),
             "ROOT=$(aws organizations list-roots --query 'Roots[0].Id' --output text)".to_owned(),
@@ -130,7 +133,11 @@ fn percent_encoded(text: &str) -> String {
 /// One word for a POSIX shell, whatever it holds.
 fn shell_quoted(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:/=@%+,".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -202,7 +209,10 @@ mod tests {
         let export = ExportLocation { bucket: "costs".to_owned(), prefix: "a/b c".to_owned() };
         let terms = terms(EnrollmentKind::Account, &parts, Some(&export));
         let link = terms.quick_create_url();
-        assert!(link.starts_with("https://eu-central-1.console.aws.amazon.com/cloudformation/home?region=eu-central-1#"), "{link}");
+        assert!(
+            link.starts_with("https://eu-central-1.console.aws.amazon.com/cloudformation/home?region=eu-central-1#"),
+            "{link}"
+        );
         assert!(!link.contains(parts.token.expose()));
         let mut expected: BTreeMap<_, _> = terms
             .parameters()
@@ -217,7 +227,9 @@ mod tests {
 
     #[test]
     fn each_partition_has_its_own_console() {
-        for (region, host) in [("cn-north-1", "console.amazonaws.cn"), ("us-gov-west-1", "console.amazonaws-us-gov.com")] {
+        for (region, host) in
+            [("cn-north-1", "console.amazonaws.cn"), ("us-gov-west-1", "console.amazonaws-us-gov.com")]
+        {
             let link = terms(EnrollmentKind::Account, &parts(region, "id"), None).quick_create_url();
             assert_eq!(Url::parse(&link).unwrap().host_str(), Some(format!("{region}.{host}").as_str()));
         }
@@ -228,7 +240,9 @@ mod tests {
         let parts = parts("eu-central-1", "id");
         let commands = terms(EnrollmentKind::Organization, &parts, None).commands();
         let [set, root, instances] = commands.as_slice() else { panic!("{commands:?}") };
-        assert!(set.contains("create-stack-set") && set.contains("SERVICE_MANAGED") && set.contains(parts.token.expose()));
+        assert!(
+            set.contains("create-stack-set") && set.contains("SERVICE_MANAGED") && set.contains(parts.token.expose())
+        );
         assert!(root.contains("list-roots") && instances.contains("create-stack-instances"));
         assert!(commands.iter().all(|command| !command.contains('\n')));
     }
@@ -251,7 +265,12 @@ mod tests {
         let list: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(given).unwrap();
         let read: BTreeMap<String, String> = list
             .iter()
-            .map(|entry| (entry["ParameterKey"].as_str().unwrap().to_owned(), entry["ParameterValue"].as_str().unwrap().to_owned()))
+            .map(|entry| {
+                (
+                    entry["ParameterKey"].as_str().unwrap().to_owned(),
+                    entry["ParameterValue"].as_str().unwrap().to_owned(),
+                )
+            })
             .collect();
         assert_eq!(read, terms.parameters());
     }

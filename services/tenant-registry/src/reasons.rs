@@ -8,7 +8,9 @@ use contracts::{AccountId, Region, verification::Fault};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// One sentence for an unknown external ID and for a wrong token: a stranger learns nothing from the difference.
-    #[error("The external ID and callback token belong to no open offer. Launch the stack with the parameters exactly as the provider shows them, or ask the provider for a new offer.")]
+    #[error(
+        "The external ID and callback token belong to no open offer. Launch the stack with the parameters exactly as the provider shows them, or ask the provider for a new offer."
+    )]
     NoSuchOffer,
     #[error("This request carries no external ID, token or role. Launch the provider's template unchanged.")]
     Incomplete,
@@ -16,23 +18,35 @@ pub enum Refusal {
     OfferCancelled,
     #[error("The offer has expired. Ask the provider for a new one and launch the stack again.")]
     OfferExpired,
-    #[error("The offer was used by another stack already, and it is good for one account only. Ask the provider for a new offer for this account.")]
+    #[error(
+        "The offer was used by another stack already, and it is good for one account only. Ask the provider for a new offer for this account."
+    )]
     OfferUsed,
     #[error("The provider has suspended this customer for now. Contact the provider, then launch the stack again.")]
     TenantSuspended,
     #[error("The provider is not ready for this customer yet. Wait a minute and launch the stack again.")]
     PrincipalMissing,
-    #[error("The account {claimed} in the request is not the stack's own account {stack}. Launch the provider's template unchanged.")]
+    #[error(
+        "The account {claimed} in the request is not the stack's own account {stack}. Launch the provider's template unchanged."
+    )]
     ClaimedAccountDiffers { claimed: AccountId, stack: AccountId },
-    #[error("The role belongs to account {role}, not to the stack's own account {stack}. The role must be made by this stack: launch the provider's template unchanged.")]
+    #[error(
+        "The role belongs to account {role}, not to the stack's own account {stack}. The role must be made by this stack: launch the provider's template unchanged."
+    )]
     RoleOfOtherAccount { role: AccountId, stack: AccountId },
-    #[error("The role, the stack and the provider are not in the same AWS partition, and roles cannot be assumed across partitions. Ask the provider for an offer for yours.")]
+    #[error(
+        "The role, the stack and the provider are not in the same AWS partition, and roles cannot be assumed across partitions. Ask the provider for an offer for yours."
+    )]
     OtherPartition,
-    #[error("The region {claimed} in the request is not the stack's own region {stack}. Launch the provider's template unchanged.")]
+    #[error(
+        "The region {claimed} in the request is not the stack's own region {stack}. Launch the provider's template unchanged."
+    )]
     ClaimedRegionDiffers { claimed: Region, stack: Region },
     #[error("The provider does not take callbacks from region {region}. Launch the stack in one of: {ours}.")]
     RegionNotOurs { region: Region, ours: String },
-    #[error("The offer is for account {offered}, and this stack runs in {stack}. Sign in to account {offered} and launch the stack there, or ask the provider for a new offer.")]
+    #[error(
+        "The offer is for account {offered}, and this stack runs in {stack}. Sign in to account {offered} and launch the stack there, or ask the provider for a new offer."
+    )]
     OtherAccountThanOffered { offered: AccountId, stack: AccountId },
     #[error("This stack has made a connection already. Delete the stack and launch it again if it is to be made anew.")]
     StackConnected,
@@ -40,15 +54,25 @@ pub enum Refusal {
     AccountConnected { account: AccountId },
     #[error("Too many attempts were made with this offer. Ask the provider for a new one.")]
     TooManyAttempts,
-    #[error("This stack's connection is not known here, or has ended. Delete the stack and launch it from a new offer.")]
+    #[error(
+        "This stack's connection is not known here, or has ended. Delete the stack and launch it from a new offer."
+    )]
     NoSuchConnection,
-    #[error("The callback token is not the one that this stack was launched with. Set CallbackToken back to its first value; for a new offer, delete the stack and launch it anew.")]
+    #[error(
+        "The callback token is not the one that this stack was launched with. Set CallbackToken back to its first value; for a new offer, delete the stack and launch it anew."
+    )]
     OtherToken,
-    #[error("The external ID of a connection cannot change. Set ExternalId back to its first value; for a new offer, delete the stack and launch it anew.")]
+    #[error(
+        "The external ID of a connection cannot change. Set ExternalId back to its first value; for a new offer, delete the stack and launch it anew."
+    )]
     ExternalIdChanged,
-    #[error("The role could not be verified: AWS did not answer clearly in time. Nothing is known to be wrong with the role; launch the stack again.")]
+    #[error(
+        "The role could not be verified: AWS did not answer clearly in time. Nothing is known to be wrong with the role; launch the stack again."
+    )]
     Undecided,
-    #[error("This role cannot be connected, because it is in use by another connection. Launch the provider's template unchanged, so that the stack makes a role of its own.")]
+    #[error(
+        "This role cannot be connected, because it is in use by another connection. Launch the provider's template unchanged, so that the stack makes a role of its own."
+    )]
     RoleTaken,
     #[error("The provider ended this connection before it was verified. Contact the provider.")]
     RevokedMeanwhile,
@@ -152,7 +176,8 @@ mod tests {
 
     #[test]
     fn each_tells_a_person_what_to_do_in_a_line_that_cloudformation_can_carry() {
-        let words = ["unchanged", "again", "Ask", "Contact", "anew", "delete", "Sign in", "exactly", "Launch", "Delete"];
+        let words =
+            ["unchanged", "again", "Ask", "Contact", "anew", "delete", "Sign in", "exactly", "Launch", "Delete"];
         for refusal in all() {
             let text = refusal.to_string();
             assert!(words.iter().any(|word| text.contains(word)), "{text}");

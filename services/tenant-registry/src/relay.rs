@@ -60,6 +60,7 @@ impl Relay {
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), Infallible> {
         let mut stop = std::pin::pin!(stop);
         let mut retry_after = Duration::from_millis(100);
+        let mut measured = Instant::now();
         loop {
             let pause = match self.round().await {
                 Ok(0) => {
@@ -79,7 +80,10 @@ impl Relay {
                 () = tokio::time::sleep(pause) => {}
                 () = self.store.committed().notified(), if !failing => {}
             }
-            self.measure().await;
+            if measured.elapsed() >= IDLE {
+                self.measure().await;
+                measured = Instant::now();
+            }
         }
         let left = async { while self.round().await.is_ok_and(|published| published > 0) {} };
         if tokio::time::timeout(LAST_ROUND, left).await.is_err() {
@@ -98,8 +102,11 @@ impl Relay {
             return Ok(0);
         }
         let until = Instant::now() + PUBLISH_WITHIN;
-        let results: Vec<_> =
-            futures::stream::iter(claim.keys).map(|rows| self.publish_key(rows, until)).buffer_unordered(SIDE_BY_SIDE).collect().await;
+        let results: Vec<_> = futures::stream::iter(claim.keys)
+            .map(|rows| self.publish_key(rows, until))
+            .buffer_unordered(SIDE_BY_SIDE)
+            .collect()
+            .await;
         let (published, failures): (Vec<_>, Vec<_>) = results.into_iter().unzip();
         let published = published.concat();
         self.store.settle_outbox(self.id, &published).await?;
@@ -118,8 +125,12 @@ impl Relay {
                 break;
             }
             let id = row.id;
-            let message =
-                RawMessage { subject: row.subject, id: row.event_id.0, traceparent: row.traceparent, payload: row.payload.into_bytes() };
+            let message = RawMessage {
+                subject: row.subject,
+                id: row.event_id.0,
+                traceparent: row.traceparent,
+                payload: row.payload.into_bytes(),
+            };
             match self.outlet.publish(&message).await {
                 Ok(()) => published.push(id),
                 Err(error) => return (published, Some(error.into())),

@@ -74,7 +74,9 @@ pub const fn step(state: ConnectionState, trigger: Trigger) -> Option<Step> {
         (S::Registered, T::VerificationStarted) => Some(Step::announced(S::Verifying, Announcement::Registered)),
         (S::Registered, _) => None,
         (S::Verifying, T::Held) => Some(Step::announced(S::Verified, Announcement::Verified)),
-        (S::Verifying, T::Faulted(_) | T::Undecided | T::RoleTaken) => Some(Step::announced(S::Rejected, Announcement::Rejected)),
+        (S::Verifying, T::Faulted(_) | T::Undecided | T::RoleTaken) => {
+            Some(Step::announced(S::Rejected, Announcement::Rejected))
+        }
         (S::Verifying, _) => None,
         (_, T::Faulted(fault)) => worsened(state, fault),
         (S::Insecure | S::Disconnected, T::Held) => Some(Step::announced(S::Verified, Announcement::Verified)),
@@ -90,7 +92,9 @@ const fn worsened(state: ConnectionState, fault: Fault) -> Option<Step> {
     let step = match fault {
         Fault::Refused => Step::announced(S::Disconnected, Announcement::Disconnected),
         // A session of another account than was verified is no lesser fault than an open door.
-        Fault::OpenWithoutId | Fault::OpenWithRandomId | Fault::WrongAccount => Step::announced(S::Insecure, Announcement::Insecure),
+        Fault::OpenWithoutId | Fault::OpenWithRandomId | Fault::WrongAccount => {
+            Step::announced(S::Insecure, Announcement::Insecure)
+        }
     };
     match (state, step.to) {
         (S::Insecure, S::Insecure) | (S::Disconnected, S::Disconnected) => None,
@@ -166,7 +170,10 @@ mod tests {
     fn only_a_held_report_or_returned_permissions_lead_to_verified() {
         for (state, trigger) in pairs() {
             if step(state, trigger).is_some_and(|step| step.to == ConnectionState::Verified) {
-                assert!(trigger == Trigger::Held || (state, trigger) == (ConnectionState::Degraded, Trigger::PermissionsComplete));
+                assert!(
+                    trigger == Trigger::Held
+                        || (state, trigger) == (ConnectionState::Degraded, Trigger::PermissionsComplete)
+                );
             }
         }
     }

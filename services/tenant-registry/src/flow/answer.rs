@@ -5,7 +5,9 @@ use contracts::{
     callback::{Answer, CallbackKey, CallbackOutcome, CallbackReceived},
 };
 use messaging::RawMessage;
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
+};
 use uuid::Uuid;
 
 use super::{HandleError, Registry};

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use contracts::{
-    TenantId, EnrollmentId, ConnectionId,
+    ConnectionId, EnrollmentId, TenantId,
     callback::{Answer, CallbackReceived, RequestType},
 };
 
@@ -91,14 +91,24 @@ impl Registry {
     }
 
     /// Answers a stranger FAILED, from what he sent alone.
-    pub(super) async fn turn_away(&self, callback: &CallbackReceived, refusal: &Refusal, named: Named) -> Result<Handled, HandleError> {
+    pub(super) async fn turn_away(
+        &self,
+        callback: &CallbackReceived,
+        refusal: &Refusal,
+        named: Named,
+    ) -> Result<Handled, HandleError> {
         self.audit_stranger("callback.refused", refusal.word(), callback, named).await?;
         self.answer_unkept(callback, answer::failed(refusal)).await?;
         Ok(Handled::Stranger)
     }
 
     /// Answers a Delete that concerns nothing of ours.
-    pub(super) async fn let_go(&self, callback: &CallbackReceived, why: &'static str, named: Named) -> Result<Handled, HandleError> {
+    pub(super) async fn let_go(
+        &self,
+        callback: &CallbackReceived,
+        why: &'static str,
+        named: Named,
+    ) -> Result<Handled, HandleError> {
         // Deletes after a failed Create are everyday; only one that names a living connection is worth a line.
         if named.connection.is_some() {
             self.audit_stranger("callback.delete-ignored", why, callback, named).await?;
@@ -108,10 +118,17 @@ impl Registry {
     }
 
     /// One line while the budget lasts; the stack's account is a claim of the sender, and said so.
-    async fn audit_stranger(&self, action: &'static str, why: &'static str, callback: &CallbackReceived, named: Named) -> Result<(), HandleError> {
+    async fn audit_stranger(
+        &self,
+        action: &'static str,
+        why: &'static str,
+        callback: &CallbackReceived,
+        named: Named,
+    ) -> Result<(), HandleError> {
         let Some(left_out) = self.budget.take(Instant::now()) else { return Ok(()) };
         let account = callback.key.stack_id.account();
-        let more = if left_out > 0 { format!(" {left_out} earlier ones were not written down.") } else { String::new() };
+        let more =
+            if left_out > 0 { format!(" {left_out} earlier ones were not written down.") } else { String::new() };
         let line = AuditLine {
             actor: Actor::Stack,
             action,

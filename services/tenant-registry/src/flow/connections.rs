@@ -28,15 +28,23 @@ impl Registry {
     /// # Errors
     /// `not-found`; when the store fails.
     pub async fn get_connection(&self, tenant: TenantId, id: ConnectionId) -> Result<Connection, StoreError> {
-        let row = connection::Entity::of_tenant_by_id(tenant, id).one(self.store.db()).await.during("reading the connection")?;
+        let row = connection::Entity::of_tenant_by_id(tenant, id)
+            .one(self.store.db())
+            .await
+            .during("reading the connection")?;
         row.map(Connection::from).ok_or_else(|| no_such_connection(id))
     }
 
     /// # Errors
     /// `invalid-request`; when the store fails.
-    pub async fn list_connections(&self, tenant: TenantId, request: &ListConnectionsRequest) -> Result<Page<Connection>, StoreError> {
+    pub async fn list_connections(
+        &self,
+        tenant: TenantId,
+        request: &ListConnectionsRequest,
+    ) -> Result<Page<Connection>, StoreError> {
         let page = &request.page;
-        let mut query = connection::Entity::of_tenant(tenant).order_by_asc(connection::Column::Id).limit(pages::rows_wanted(page));
+        let mut query =
+            connection::Entity::of_tenant(tenant).order_by_asc(connection::Column::Id).limit(pages::rows_wanted(page));
         if let Some(state) = request.state {
             query = query.filter(connection::Column::State.eq(Text(state)));
         }
@@ -44,14 +52,21 @@ impl Registry {
             query = query.filter(connection::Column::Id.gt(Id(after)));
         }
         let rows = query.all(self.store.db()).await.during("listing connections")?;
-        Ok(pages::cut(page, rows.into_iter().map(Connection::from).collect(), |connection| connection.connection.to_string()))
+        Ok(pages::cut(page, rows.into_iter().map(Connection::from).collect(), |connection| {
+            connection.connection.to_string()
+        }))
     }
 
     /// Ends a connection for good.
     ///
     /// # Errors
     /// `not-found`, `invalid-request`; when the store fails.
-    pub async fn revoke_connection(&self, tenant: TenantId, id: ConnectionId, reason: &str) -> Result<Connection, StoreError> {
+    pub async fn revoke_connection(
+        &self,
+        tenant: TenantId,
+        id: ConnectionId,
+        reason: &str,
+    ) -> Result<Connection, StoreError> {
         checked_reason(reason)?;
         transaction!(self.store, tx => revoke_in(&tx, tenant, id, reason))
     }
@@ -72,10 +87,16 @@ impl Registry {
 }
 
 async fn revoke_in(tx: &Tx, tenant: TenantId, id: ConnectionId, reason: &str) -> Result<Connection, StoreError> {
-    let Some(tenant) = tenant::Entity::find_by_id(Id(tenant)).lock_shared().one(&**tx).await.during("reading the tenant")? else {
+    let Some(tenant) =
+        tenant::Entity::find_by_id(Id(tenant)).lock_shared().one(&**tx).await.during("reading the tenant")?
+    else {
         return Err(no_such_connection(id));
     };
-    let row = connection::Entity::of_tenant_by_id(tenant.id.0, id).lock_exclusive().one(&**tx).await.during("locking the connection")?;
+    let row = connection::Entity::of_tenant_by_id(tenant.id.0, id)
+        .lock_exclusive()
+        .one(&**tx)
+        .await
+        .during("locking the connection")?;
     let row = row.ok_or_else(|| no_such_connection(id))?;
     let row = step::apply(tx, &tenant, row, &Happening::new(Trigger::Revoked, Actor::Operator).because(reason)).await?;
     abandon_jobs(tx, &row).await?;

@@ -31,7 +31,11 @@ enum Ended {
 }
 
 impl Registry {
-    pub(super) async fn delete(&self, callback: &CallbackReceived, claims: Option<&Claims>) -> Result<Handled, HandleError> {
+    pub(super) async fn delete(
+        &self,
+        callback: &CallbackReceived,
+        claims: Option<&Claims>,
+    ) -> Result<Handled, HandleError> {
         let known = find_known(self.store.db(), callback, claims).await?;
         let named = known.as_ref().map_or_else(Named::default, Known::named);
         if let DeleteDecision::Nothing(why) = decide::delete(callback, known.as_ref().map(|known| &known.facts)) {
@@ -62,7 +66,11 @@ async fn delete_in(tx: &Tx, callback: &CallbackReceived, claims: Option<&Claims>
 }
 
 /// One watch at a time is enough.
-async fn order_confirmation(tx: &Tx, row: &connection::Model, enrollment: &enrollment::Model) -> Result<(), StoreError> {
+async fn order_confirmation(
+    tx: &Tx,
+    row: &connection::Model,
+    enrollment: &enrollment::Model,
+) -> Result<(), StoreError> {
     let watching = job::Entity::find()
         .filter(job::Column::ConnectionId.eq(row.id))
         .filter(job::Column::Kind.eq(Text(job::JobKind::ConfirmDeletion)))

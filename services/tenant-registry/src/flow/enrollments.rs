@@ -3,11 +3,17 @@
 use std::time::Duration;
 
 use contracts::{
-    CallbackToken, EnrollmentId, ErrorCode, ErrorReply, ExternalId, Page, PageRequest, RoleArn, TenantId, Timestamp, TopicArn,
-    enrollment::{CreateEnrollmentRequest, Enrollment, EnrollmentCancelled, EnrollmentCreated, EnrollmentKind, EnrollmentOffer, EnrollmentState},
+    CallbackToken, EnrollmentId, ErrorCode, ErrorReply, ExternalId, Page, PageRequest, RoleArn, TenantId, Timestamp,
+    TopicArn,
+    enrollment::{
+        CreateEnrollmentRequest, Enrollment, EnrollmentCancelled, EnrollmentCreated, EnrollmentKind, EnrollmentOffer,
+        EnrollmentState,
+    },
     tenant::TenantState,
 };
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
+};
 
 use super::{Registry, tenants::checked_reason};
 use crate::{
@@ -38,7 +44,11 @@ impl Registry {
     ///
     /// # Errors
     /// `not-found`, `denied` (suspended), `unavailable` (the principal is being made), `invalid-request`; when the store fails.
-    pub async fn create_enrollment(&self, tenant: TenantId, request: &CreateEnrollmentRequest) -> Result<EnrollmentOffer, StoreError> {
+    pub async fn create_enrollment(
+        &self,
+        tenant: TenantId,
+        request: &CreateEnrollmentRequest,
+    ) -> Result<EnrollmentOffer, StoreError> {
         let topic = self.rules.topics.of(request.region.as_ref()).ok_or_else(|| {
             let regions = self.rules.topics.regions();
             let regions = regions.iter().map(contracts::Region::as_str).collect::<Vec<_>>().join(", ");
@@ -59,30 +69,53 @@ impl Registry {
             cost_export: request.cost_export.as_ref(),
         };
         let (quick_create_url, commands, parameters) = (terms.quick_create_url(), terms.commands(), terms.parameters());
-        Ok(EnrollmentOffer { enrollment: row.into(), external_id, callback_token: token, quick_create_url, commands, parameters })
+        Ok(EnrollmentOffer {
+            enrollment: row.into(),
+            external_id,
+            callback_token: token,
+            quick_create_url,
+            commands,
+            parameters,
+        })
     }
 
     /// # Errors
     /// `not-found`; when the store fails.
     pub async fn get_enrollment(&self, tenant: TenantId, id: EnrollmentId) -> Result<Enrollment, StoreError> {
-        let row = enrollment::Entity::of_tenant_by_id(tenant, id).one(self.store.db()).await.during("reading the enrollment")?;
+        let row = enrollment::Entity::of_tenant_by_id(tenant, id)
+            .one(self.store.db())
+            .await
+            .during("reading the enrollment")?;
         row.map(Enrollment::from).ok_or_else(|| no_such_enrollment(id))
     }
 
     /// # Errors
     /// `invalid-request`; when the store fails.
-    pub async fn list_enrollments(&self, tenant: TenantId, request: &PageRequest) -> Result<Page<Enrollment>, StoreError> {
-        let mut query = enrollment::Entity::of_tenant(tenant).order_by_asc(enrollment::Column::Id).limit(pages::rows_wanted(request));
+    pub async fn list_enrollments(
+        &self,
+        tenant: TenantId,
+        request: &PageRequest,
+    ) -> Result<Page<Enrollment>, StoreError> {
+        let mut query = enrollment::Entity::of_tenant(tenant)
+            .order_by_asc(enrollment::Column::Id)
+            .limit(pages::rows_wanted(request));
         if let Some(after) = pages::after::<EnrollmentId>(request)? {
             query = query.filter(enrollment::Column::Id.gt(Id(after)));
         }
         let rows = query.all(self.store.db()).await.during("listing enrollments")?;
-        Ok(pages::cut(request, rows.into_iter().map(Enrollment::from).collect(), |enrollment| enrollment.enrollment.to_string()))
+        Ok(pages::cut(request, rows.into_iter().map(Enrollment::from).collect(), |enrollment| {
+            enrollment.enrollment.to_string()
+        }))
     }
 
     /// # Errors
     /// `not-found`, `invalid-request`; when the store fails.
-    pub async fn cancel_enrollment(&self, tenant: TenantId, id: EnrollmentId, reason: &str) -> Result<Enrollment, StoreError> {
+    pub async fn cancel_enrollment(
+        &self,
+        tenant: TenantId,
+        id: EnrollmentId,
+        reason: &str,
+    ) -> Result<Enrollment, StoreError> {
         checked_reason(reason)?;
         transaction!(self.store, tx => cancel_in(&tx, tenant, id, reason))
     }
@@ -112,14 +145,22 @@ struct New<'a> {
 
 impl New<'_> {
     async fn create_in(&self, tx: &Tx) -> Result<(enrollment::Model, RoleArn), StoreError> {
-        let tenant = tenant::Entity::find_by_id(Id(self.tenant)).lock_shared().one(&**tx).await.during("reading the tenant")?;
-        let tenant = tenant.ok_or_else(|| StoreError::refused(ErrorCode::NotFound, format!("there is no tenant {}", self.tenant)))?;
+        let tenant =
+            tenant::Entity::find_by_id(Id(self.tenant)).lock_shared().one(&**tx).await.during("reading the tenant")?;
+        let tenant = tenant
+            .ok_or_else(|| StoreError::refused(ErrorCode::NotFound, format!("there is no tenant {}", self.tenant)))?;
         if tenant.state.0 != TenantState::Active {
-            return Err(StoreError::refused(ErrorCode::Denied, "the tenant is suspended: resume it first (tenants.resume)"));
+            return Err(StoreError::refused(
+                ErrorCode::Denied,
+                "the tenant is suspended: resume it first (tenants.resume)",
+            ));
         }
         let Some(principal) = tenant.principal_role else {
-            let message = "the tenant's principal is still being made, and the customer's role must name it: try again shortly";
-            return Err(StoreError::Refused(ErrorReply::new(ErrorCode::Unavailable, message).retry_after(PRINCIPAL_TAKES_MS)));
+            let message =
+                "the tenant's principal is still being made, and the customer's role must name it: try again shortly";
+            return Err(StoreError::Refused(
+                ErrorReply::new(ErrorCode::Unavailable, message).retry_after(PRINCIPAL_TAKES_MS),
+            ));
         };
         if principal.0.partition() != &self.topic.region().partition() {
             return Err(invalid("that region is in another AWS partition than the tenant's principal"));
@@ -127,7 +168,12 @@ impl New<'_> {
         let row = self.row().insert(&**tx).await.during("making the enrollment")?;
         let (kind, expires_at) = (row.kind.0, row.expires_at.0);
         tx.send(row.id.0, EnrollmentCreated { tenant: self.tenant, enrollment: row.id.0, kind, expires_at }).await?;
-        let line = AuditLine::new(Actor::Operator, "enrollment.created", self.tenant, "Asked for by a caller of enrollments.create.");
+        let line = AuditLine::new(
+            Actor::Operator,
+            "enrollment.created",
+            self.tenant,
+            "Asked for by a caller of enrollments.create.",
+        );
         tx.audit(line.enrollment(row.id.0)).await?;
         Ok((row, principal.0))
     }
@@ -154,7 +200,11 @@ impl New<'_> {
 }
 
 async fn cancel_in(tx: &Tx, tenant: TenantId, id: EnrollmentId, reason: &str) -> Result<Enrollment, StoreError> {
-    let row = enrollment::Entity::of_tenant_by_id(tenant, id).lock_exclusive().one(&**tx).await.during("locking the enrollment")?;
+    let row = enrollment::Entity::of_tenant_by_id(tenant, id)
+        .lock_exclusive()
+        .one(&**tx)
+        .await
+        .during("locking the enrollment")?;
     let row = row.ok_or_else(|| no_such_enrollment(id))?;
     if row.state.0 != EnrollmentState::Open {
         return Ok(row.into());

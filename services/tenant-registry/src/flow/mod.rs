@@ -76,7 +76,13 @@ impl std::fmt::Debug for Registry {
 impl Registry {
     #[must_use]
     pub fn new(store: Store, rules: Rules, outlet: Arc<dyn Outlet>) -> Self {
-        Self { store, rules: Arc::new(rules), metrics: Metrics::new(), outlet, budget: Arc::new(AuditBudget::default()) }
+        Self {
+            store,
+            rules: Arc::new(rules),
+            metrics: Metrics::new(),
+            outlet,
+            budget: Arc::new(AuditBudget::default()),
+        }
     }
 
     #[must_use]

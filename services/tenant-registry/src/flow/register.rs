@@ -10,7 +10,10 @@ use contracts::{
     tenant::TenantState,
     verification::{VerifyCause, VerifyConnection},
 };
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect, sea_query::Expr};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter,
+    QuerySelect, sea_query::Expr,
+};
 
 use super::{
     HandleError, Registry,
@@ -69,8 +72,13 @@ impl Registry {
             return Ok(Ended::Handled(Handled::StillVerifying));
         }
         let offer = find_offer(&**tx, callback, claims, Locks::Taken).await?;
-        match (decide::create(callback, claims, offer.as_ref().map(|offer| &offer.facts), &self.rules.topics.regions()), offer) {
-            (Decision::Verify, Some(offer)) => self.register(tx, callback, claims, &offer).await.map(|()| Ended::Handled(Handled::Verifying)),
+        match (
+            decide::create(callback, claims, offer.as_ref().map(|offer| &offer.facts), &self.rules.topics.regions()),
+            offer,
+        ) {
+            (Decision::Verify, Some(offer)) => {
+                self.register(tx, callback, claims, &offer).await.map(|()| Ended::Handled(Handled::Verifying))
+            }
             (Decision::Refuse(refusal), Some(offer)) => {
                 let whose = Whose { tenant: offer.tenant.id.0, enrollment: offer.enrollment.id.0, connection: None };
                 refuse(tx, callback, whose, &refusal).await.map(|()| Ended::Handled(Handled::Refused))
@@ -80,14 +88,21 @@ impl Registry {
         }
     }
 
-    async fn register(&self, tx: &Tx, callback: &CallbackReceived, claims: &Claims, offer: &Offer) -> Result<(), StoreError> {
+    async fn register(
+        &self,
+        tx: &Tx,
+        callback: &CallbackReceived,
+        claims: &Claims,
+        offer: &Offer,
+    ) -> Result<(), StoreError> {
         if offer.enrollment.kind.0 == EnrollmentKind::Account {
             bind(tx, &offer.enrollment, &callback.key.stack_id).await?;
         }
         let row = new_connection(callback, claims, offer).insert(&**tx).await.during("registering the connection")?;
         let whose = Whose { tenant: offer.tenant.id.0, enrollment: offer.enrollment.id.0, connection: Some(row.id.0) };
         let waiting = answer::keep(tx, callback, whose).await?;
-        let row = step::apply(tx, &offer.tenant, row, &Happening::new(Trigger::VerificationStarted, Actor::Stack)).await?;
+        let row =
+            step::apply(tx, &offer.tenant, row, &Happening::new(Trigger::VerificationStarted, Actor::Stack)).await?;
         self.order_verification(tx, &row, &offer.enrollment, claims, &waiting).await
     }
 
@@ -130,9 +145,15 @@ impl Registry {
 }
 
 /// Keeps the request with its refusal.
-pub(super) async fn refuse(tx: &Tx, callback: &CallbackReceived, whose: Whose, refusal: &Refusal) -> Result<(), StoreError> {
+pub(super) async fn refuse(
+    tx: &Tx,
+    callback: &CallbackReceived,
+    whose: Whose,
+    refusal: &Refusal,
+) -> Result<(), StoreError> {
     let row = answer::keep(tx, callback, whose).await?;
-    let mut line = AuditLine::new(Actor::Stack, "callback.refused", whose.tenant, format!("{}: {refusal}", refusal.word()));
+    let mut line =
+        AuditLine::new(Actor::Stack, "callback.refused", whose.tenant, format!("{}: {refusal}", refusal.word()));
     line.connection = whose.connection;
     tx.audit(line.enrollment(whose.enrollment)).await?;
     answer::give(tx, row, answer::failed(refusal)).await
@@ -196,16 +217,27 @@ enum Locks {
     Taken,
 }
 
-async fn find_offer(db: &impl ConnectionTrait, callback: &CallbackReceived, claims: &Claims, locks: Locks) -> Result<Option<Offer>, StoreError> {
-    let by_external_id = enrollment::Entity::find().filter(enrollment::Column::ExternalId.eq(Text(claims.external_id.clone())));
+async fn find_offer(
+    db: &impl ConnectionTrait,
+    callback: &CallbackReceived,
+    claims: &Claims,
+    locks: Locks,
+) -> Result<Option<Offer>, StoreError> {
+    let by_external_id =
+        enrollment::Entity::find().filter(enrollment::Column::ExternalId.eq(Text(claims.external_id.clone())));
     let Some(mut enrollment) = by_external_id.one(db).await.during("looking for the offer")? else { return Ok(None) };
     let mut tenant = tenant::Entity::find_by_id(enrollment.tenant_id);
     if locks == Locks::Taken {
         tenant = tenant.lock_shared();
     }
-    let tenant = tenant.one(db).await.during("reading the tenant")?.ok_or(StoreError::Inconsistent("an enrollment without its tenant"))?;
+    let tenant = tenant
+        .one(db)
+        .await
+        .during("reading the tenant")?
+        .ok_or(StoreError::Inconsistent("an enrollment without its tenant"))?;
     if locks == Locks::Taken {
-        let locked = enrollment::Entity::find_by_id(enrollment.id).lock_exclusive().one(db).await.during("locking the offer")?;
+        let locked =
+            enrollment::Entity::find_by_id(enrollment.id).lock_exclusive().one(db).await.during("locking the offer")?;
         enrollment = locked.ok_or(StoreError::Inconsistent("an enrollment that went away"))?;
     }
     let facts = offer_facts(db, callback, claims, &tenant, &enrollment).await?;
@@ -224,7 +256,8 @@ async fn offer_facts(
     // What a stranger sends costs one look-up and no more.
     if token_matches {
         let stack = &callback.key.stack_id;
-        let live = || connection::Entity::find().filter(connection::Column::State.is_not_in(connection::ENDED.map(Text)));
+        let live =
+            || connection::Entity::find().filter(connection::Column::State.is_not_in(connection::ENDED.map(Text)));
         let of_stack = live().filter(connection::Column::StackId.eq(Text(stack.clone())));
         let of_account = live()
             .filter(connection::Column::EnrollmentId.eq(enrollment.id))

@@ -10,7 +10,10 @@ use contracts::{
     connection::ConnectionState,
     verification::{DeletionReported, ProbeEvidence, Verdict, VerificationReported},
 };
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, ModelTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, ModelTrait, QueryFilter, QueryOrder,
+    QuerySelect,
+};
 
 use super::{
     HandleError, Registry, answer,
@@ -73,7 +76,13 @@ impl Registry {
         Ok(self.reported("confirm-deletion", if report.gone { "gone" } else { "there" }, report.connection, result))
     }
 
-    fn reported(&self, kind: &'static str, verdict: &'static str, connection: ConnectionId, handed_out: Option<At>) -> Reported {
+    fn reported(
+        &self,
+        kind: &'static str,
+        verdict: &'static str,
+        connection: ConnectionId,
+        handed_out: Option<At>,
+    ) -> Reported {
         tracing::info!(%connection, job = kind, verdict, late = handed_out.is_none(), "report handled");
         match handed_out {
             Some(at) => {
@@ -101,31 +110,59 @@ impl Registry {
             .await
             .during("looking for overdue jobs")?;
         for job in &overdue {
-            let (id, tenant, connection) = (job.id.0, job.tenant_id.0, job.connection_id.0);
+            let (tenant, connection) = (job.tenant_id.0, job.connection_id.0);
             tracing::warn!(%tenant, %connection, "nobody reported on a job before its deadline");
-            match job.kind.0 {
-                job::JobKind::Verify => {
-                    let role_arn = job.role_arn.0.clone();
-                    let verdict = Verdict::Indeterminate;
-                    let silence = VerificationReported { job: id, tenant, connection, role_arn, verdict, evidence: Vec::new(), aws_ms: 0 };
-                    self.verified_or_not(&silence, Actor::Registry).await?;
-                }
-                job::JobKind::ConfirmDeletion => {
-                    let silence = DeletionReported { job: id, tenant, connection, gone: false, evidence: Vec::new() };
-                    self.gone_or_not(&silence, Actor::Registry).await?;
-                }
+            // One that fails must not keep the others waiting.
+            if let Err(error) = self.give_up(job).await {
+                tracing::warn!(%tenant, %connection, error = %crate::chain(&error), "an overdue job could not be ended, trying again");
             }
         }
         Ok(overdue.len())
     }
+
+    /// Treats silence as what it proves: nothing.
+    async fn give_up(&self, job: &job::Model) -> Result<Reported, HandleError> {
+        let (id, tenant, connection) = (job.id.0, job.tenant_id.0, job.connection_id.0);
+        match job.kind.0 {
+            job::JobKind::Verify => {
+                let (role_arn, verdict) = (job.role_arn.0.clone(), Verdict::Indeterminate);
+                let silence = VerificationReported {
+                    job: id,
+                    tenant,
+                    connection,
+                    role_arn,
+                    verdict,
+                    evidence: Vec::new(),
+                    aws_ms: 0,
+                };
+                self.verified_or_not(&silence, Actor::Registry).await
+            }
+            job::JobKind::ConfirmDeletion => {
+                let silence = DeletionReported { job: id, tenant, connection, gone: false, evidence: Vec::new() };
+                self.gone_or_not(&silence, Actor::Registry).await
+            }
+        }
+    }
 }
 
 /// Takes the job off the list; `None` when it is not there (any more). Locks tenant, connection, job.
-async fn take(tx: &Tx, tenant: TenantId, connection: ConnectionId, job: JobId, kind: job::JobKind) -> Result<Option<Taken>, StoreError> {
-    let Some(tenant) = tenant::Entity::find_by_id(Id(tenant)).lock_shared().one(&**tx).await.during("reading the tenant")? else {
+async fn take(
+    tx: &Tx,
+    tenant: TenantId,
+    connection: ConnectionId,
+    job: JobId,
+    kind: job::JobKind,
+) -> Result<Option<Taken>, StoreError> {
+    let Some(tenant) =
+        tenant::Entity::find_by_id(Id(tenant)).lock_shared().one(&**tx).await.during("reading the tenant")?
+    else {
         return Ok(None);
     };
-    let row = connection::Entity::of_tenant_by_id(tenant.id.0, connection).lock_exclusive().one(&**tx).await.during("locking the connection")?;
+    let row = connection::Entity::of_tenant_by_id(tenant.id.0, connection)
+        .lock_exclusive()
+        .one(&**tx)
+        .await
+        .during("locking the connection")?;
     let Some(row) = row else { return Ok(None) };
     let open = job::Entity::find_by_id(Id(job))
         .filter(job::Column::ConnectionId.eq(row.id))
@@ -141,7 +178,9 @@ async fn take(tx: &Tx, tenant: TenantId, connection: ConnectionId, job: JobId, k
 
 /// Applies a verification's verdict; returns when the job was handed out, or nothing when it is not known.
 async fn verification_in(tx: &Tx, report: &VerificationReported, actor: Actor) -> Result<Option<At>, StoreError> {
-    let Some(taken) = take(tx, report.tenant, report.connection, report.job, job::JobKind::Verify).await? else { return Ok(None) };
+    let Some(taken) = take(tx, report.tenant, report.connection, report.job, job::JobKind::Verify).await? else {
+        return Ok(None);
+    };
     let handed_out = taken.job.created_at;
     let waiting = match taken.job.callback_id {
         Some(id) => callback::Entity::find_by_id(id).one(&**tx).await.during("reading the waiting callback")?,
@@ -160,7 +199,12 @@ async fn verification_in(tx: &Tx, report: &VerificationReported, actor: Actor) -
 }
 
 /// Carries out the verdict; returns the refusal for the stack that waits, or nothing when all is well.
-async fn judge(tx: &Tx, taken: Taken, report: &VerificationReported, actor: Actor) -> Result<Option<Refusal>, StoreError> {
+async fn judge(
+    tx: &Tx,
+    taken: Taken,
+    report: &VerificationReported,
+    actor: Actor,
+) -> Result<Option<Refusal>, StoreError> {
     let of_present_role = taken.job.role_arn == taken.row.role_arn;
     let refusal = match report.verdict {
         Verdict::Held if role_is_taken(tx, &taken).await? => Some(Refusal::RoleTaken),
@@ -236,8 +280,17 @@ async fn confirm(tx: &Tx, taken: Taken, evidence: Vec<ProbeEvidence>, actor: Act
     let row = change.update(&**tx).await.during("changing the connection's role")?;
     let row = step::grant(tx, &tenant, row).await?;
     step::announce_verified(tx, &row).await?;
-    let reason = if role_changed { "The stack's new role was verified and took the place of the old one." } else { "The stack names another cost export." };
-    tx.audit(AuditLine::new(actor, "connection.updated", tenant.id.0, reason).enrollment(row.enrollment_id.0).connection(row.id.0)).await
+    let reason = if role_changed {
+        "The stack's new role was verified and took the place of the old one."
+    } else {
+        "The stack names another cost export."
+    };
+    tx.audit(
+        AuditLine::new(actor, "connection.updated", tenant.id.0, reason)
+            .enrollment(row.enrollment_id.0)
+            .connection(row.id.0),
+    )
+    .await
 }
 
 async fn audit_failed_update(tx: &Tx, taken: &Taken, refusal: &Refusal, actor: Actor) -> Result<(), StoreError> {
@@ -248,7 +301,9 @@ async fn audit_failed_update(tx: &Tx, taken: &Taken, refusal: &Refusal, actor: A
 
 /// Applies the end of a watch; returns when it was ordered, or nothing when it is not known.
 async fn deletion_in(tx: &Tx, report: &DeletionReported, actor: Actor) -> Result<Option<At>, StoreError> {
-    let Some(Taken { tenant, row, job }) = take(tx, report.tenant, report.connection, report.job, job::JobKind::ConfirmDeletion).await? else {
+    let Some(Taken { tenant, row, job }) =
+        take(tx, report.tenant, report.connection, report.job, job::JobKind::ConfirmDeletion).await?
+    else {
         return Ok(None);
     };
     // The role may have been replaced by an Update meanwhile: then the one that refuses is not the one that serves.
@@ -259,7 +314,11 @@ async fn deletion_in(tx: &Tx, report: &DeletionReported, actor: Actor) -> Result
             abandon_jobs(tx, &row).await?;
         }
     } else {
-        let reason = "A deletion was announced, but the role still lets us in: nothing changes.";
+        let reason = if report.gone {
+            "A deletion was confirmed for a role that an update has replaced meanwhile: nothing changes."
+        } else {
+            "A deletion was announced, but the role was not seen to refuse us: nothing changes."
+        };
         let line = AuditLine::new(actor, "connection.delete-unconfirmed", tenant.id.0, reason);
         tx.audit(line.enrollment(row.enrollment_id.0).connection(row.id.0)).await?;
     }
@@ -268,10 +327,15 @@ async fn deletion_in(tx: &Tx, report: &DeletionReported, actor: Actor) -> Result
 
 /// Takes the open jobs of an ended connection off the list, and answers whoever waits for them.
 pub(super) async fn abandon_jobs(tx: &Tx, row: &connection::Model) -> Result<(), StoreError> {
-    let open = job::Entity::find().filter(job::Column::ConnectionId.eq(row.id)).all(&**tx).await.during("looking for open jobs")?;
+    let open = job::Entity::find()
+        .filter(job::Column::ConnectionId.eq(row.id))
+        .all(&**tx)
+        .await
+        .during("looking for open jobs")?;
     for job in open {
         if let Some(id) = job.callback_id
-            && let Some(waiting) = callback::Entity::find_by_id(id).one(&**tx).await.during("reading the waiting callback")?
+            && let Some(waiting) =
+                callback::Entity::find_by_id(id).one(&**tx).await.during("reading the waiting callback")?
         {
             answer::give(tx, waiting, answer::failed(&Refusal::RevokedMeanwhile)).await?;
         }

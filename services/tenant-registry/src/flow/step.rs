@@ -3,7 +3,8 @@
 
 use contracts::{
     connection::{
-        ConnectionDisconnected, ConnectionInsecure, ConnectionRegistered, ConnectionRejected, ConnectionRevoked, ConnectionState, ConnectionVerified, Grant,
+        ConnectionDisconnected, ConnectionInsecure, ConnectionRegistered, ConnectionRejected, ConnectionRevoked,
+        ConnectionState, ConnectionVerified, Grant,
     },
     tenant::TenantState,
     verification::{Fault, ProbeEvidence},
@@ -56,7 +57,12 @@ impl Happening {
 /// Carries out what [`crate::state::step`] says of `happening`. Without a step only the evidence is kept.
 ///
 /// The caller holds the locks on tenant and connection.
-pub(super) async fn apply(tx: &Tx, tenant: &tenant::Model, row: connection::Model, happening: &Happening) -> Result<connection::Model, StoreError> {
+pub(super) async fn apply(
+    tx: &Tx,
+    tenant: &tenant::Model,
+    row: connection::Model,
+    happening: &Happening,
+) -> Result<connection::Model, StoreError> {
     let Some(step) = step(row.state.0, happening.trigger) else {
         return keep_evidence(tx, row, happening).await;
     };
@@ -84,7 +90,11 @@ pub(super) async fn apply(tx: &Tx, tenant: &tenant::Model, row: connection::Mode
     Ok(row)
 }
 
-async fn keep_evidence(tx: &Tx, row: connection::Model, happening: &Happening) -> Result<connection::Model, StoreError> {
+async fn keep_evidence(
+    tx: &Tx,
+    row: connection::Model,
+    happening: &Happening,
+) -> Result<connection::Model, StoreError> {
     let Some(evidence) = &happening.evidence else { return Ok(row) };
     let mut change = row.into_active_model();
     change.evidence = Set(Json(evidence.clone()));
@@ -93,8 +103,13 @@ async fn keep_evidence(tx: &Tx, row: connection::Model, happening: &Happening) -
 }
 
 /// Tells the broker the registry's word on a connection, with the next revision.
-pub(super) async fn grant(tx: &Tx, tenant: &tenant::Model, row: connection::Model) -> Result<connection::Model, StoreError> {
-    let enrollment = enrollment::Entity::find_by_id(row.enrollment_id).one(&**tx).await.during("reading the enrollment")?;
+pub(super) async fn grant(
+    tx: &Tx,
+    tenant: &tenant::Model,
+    row: connection::Model,
+) -> Result<connection::Model, StoreError> {
+    let enrollment =
+        enrollment::Entity::find_by_id(row.enrollment_id).one(&**tx).await.during("reading the enrollment")?;
     let enrollment = enrollment.ok_or(StoreError::Inconsistent("a connection without its enrollment"))?;
     let revision = row.revision + 1;
     let mut change = row.into_active_model();
@@ -129,14 +144,20 @@ pub(super) async fn announce_verified(tx: &Tx, row: &connection::Model) -> Resul
     tx.send(row.id.0, verified).await
 }
 
-async fn announce(tx: &Tx, row: &connection::Model, announcement: Announcement, happening: &Happening) -> Result<(), StoreError> {
+async fn announce(
+    tx: &Tx,
+    row: &connection::Model,
+    announcement: Announcement,
+    happening: &Happening,
+) -> Result<(), StoreError> {
     let (tenant, connection, account) = (row.tenant_id.0, row.id.0, row.account.0.clone());
     let reason = happening.reason.clone().unwrap_or_default();
     match announcement {
         Announcement::Registered => tx.send(connection, ConnectionRegistered { tenant, connection, account }).await,
         Announcement::Verified => announce_verified(tx, row).await,
         Announcement::Rejected => {
-            tx.send(connection, ConnectionRejected { tenant, connection, account, fault: happening.fault(), reason }).await
+            tx.send(connection, ConnectionRejected { tenant, connection, account, fault: happening.fault(), reason })
+                .await
         }
         Announcement::Insecure => {
             let fault = happening.fault().ok_or(StoreError::Inconsistent("insecure without a fault"))?;

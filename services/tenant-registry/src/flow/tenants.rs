@@ -4,7 +4,9 @@ use contracts::{
     ErrorCode, Page, PageRequest, TenantId, Timestamp,
     tenant::{CreateTenantRequest, PrincipalReady, Tenant, TenantCreated, TenantResumed, TenantState, TenantSuspended},
 };
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
+};
 
 use super::{Registry, step};
 use crate::{
@@ -81,7 +83,10 @@ impl Registry {
     pub async fn principal_ready(&self, ready: &PrincipalReady) -> Result<(), StoreError> {
         let (account, ours) = (ready.role_arn.account(), &self.rules.provider_account);
         if account != ours {
-            let message = format!("the principal of tenant {} is in account {account}, not in the provider's {ours}: check ROLEBRIDGE_PROVIDER_ACCOUNT", ready.tenant);
+            let message = format!(
+                "the principal of tenant {} is in account {account}, not in the provider's {ours}: check ROLEBRIDGE_PROVIDER_ACCOUNT",
+                ready.tenant
+            );
             return Err(StoreError::refused(ErrorCode::Denied, message));
         }
         transaction!(self.store, tx => note_principal(&tx, ready))
@@ -90,7 +95,11 @@ impl Registry {
 
 async fn create_in(tx: &Tx, request: &CreateTenantRequest) -> Result<Tenant, StoreError> {
     if let Some(key) = &request.idempotency_key {
-        let made = tenant::Entity::find().filter(tenant::Column::IdempotencyKey.eq(key)).one(&**tx).await.during("looking for the idempotency key")?;
+        let made = tenant::Entity::find()
+            .filter(tenant::Column::IdempotencyKey.eq(key))
+            .one(&**tx)
+            .await
+            .during("looking for the idempotency key")?;
         match made {
             Some(row) if row.name == request.name => return Ok(row.into()),
             Some(_) => {
@@ -127,7 +136,11 @@ async fn set_state(tx: &Tx, id: TenantId, state: TenantState, reason: &str) -> R
     change.state = Set(Text(state));
     change.updated_at = Set(At::now());
     let row = change.update(&**tx).await.during("changing the tenant's state")?;
-    let connections = connection::Entity::of_tenant(id).lock_exclusive().all(&**tx).await.during("locking the tenant's connections")?;
+    let connections = connection::Entity::of_tenant(id)
+        .lock_exclusive()
+        .all(&**tx)
+        .await
+        .during("locking the tenant's connections")?;
     for connection in connections.into_iter().filter(|row| is_granted(row.state.0)) {
         step::grant(tx, &row, connection).await?;
     }
@@ -147,12 +160,17 @@ async fn set_state(tx: &Tx, id: TenantId, state: TenantState, reason: &str) -> R
 }
 
 async fn note_principal(tx: &Tx, ready: &PrincipalReady) -> Result<(), StoreError> {
-    let row = tenant::Entity::find_by_id(Id(ready.tenant)).lock_exclusive().one(&**tx).await.during("locking the tenant")?;
+    let row =
+        tenant::Entity::find_by_id(Id(ready.tenant)).lock_exclusive().one(&**tx).await.during("locking the tenant")?;
     let row = row.ok_or_else(|| no_such_tenant(ready.tenant))?;
     if row.principal_role.as_ref().is_some_and(|role| role.0 == ready.role_arn) {
         return Ok(());
     }
-    let reason = if row.principal_role.is_none() { "The tenant's principal stands." } else { "The tenant's principal was replaced." };
+    let reason = if row.principal_role.is_none() {
+        "The tenant's principal stands."
+    } else {
+        "The tenant's principal was replaced."
+    };
     let mut change = row.into_active_model();
     change.principal_role = Set(Some(Text(ready.role_arn.clone())));
     change.updated_at = Set(At::now());

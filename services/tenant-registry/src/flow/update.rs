@@ -29,7 +29,11 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn named(&self) -> Named {
-        Named { tenant: Some(self.row.tenant_id.0), enrollment: Some(self.enrollment.id.0), connection: Some(self.row.id.0) }
+        Named {
+            tenant: Some(self.row.tenant_id.0),
+            enrollment: Some(self.enrollment.id.0),
+            connection: Some(self.row.id.0),
+        }
     }
 
     pub(super) fn whose(&self) -> Whose {
@@ -66,7 +70,9 @@ impl Registry {
         };
         match decide::update(callback, claims, Some(&known.facts), &self.rules.topics.regions()) {
             Decision::Stranger(refusal) => Ok(Ended::Stranger(refusal)),
-            Decision::Refuse(refusal) => refuse(tx, callback, known.whose(), &refusal).await.map(|()| Ended::Handled(Handled::Refused)),
+            Decision::Refuse(refusal) => {
+                refuse(tx, callback, known.whose(), &refusal).await.map(|()| Ended::Handled(Handled::Refused))
+            }
             Decision::Verify => {
                 let waiting = answer::keep(tx, callback, known.whose()).await?;
                 self.order_verification(tx, &known.row, &known.enrollment, claims, &waiting).await?;
@@ -77,9 +83,14 @@ impl Registry {
 }
 
 /// The connection that the request's physical ID names.
-pub(super) async fn find_known(db: &impl ConnectionTrait, callback: &CallbackReceived, claims: Option<&Claims>) -> Result<Option<Known>, StoreError> {
+pub(super) async fn find_known(
+    db: &impl ConnectionTrait,
+    callback: &CallbackReceived,
+    claims: Option<&Claims>,
+) -> Result<Option<Known>, StoreError> {
     let Some(id) = decide::named_connection(callback.physical_resource_id.as_deref()) else { return Ok(None) };
-    let row = connection::Entity::find_by_id(crate::entity::Id(id)).one(db).await.during("looking for the connection")?;
+    let row =
+        connection::Entity::find_by_id(crate::entity::Id(id)).one(db).await.during("looking for the connection")?;
     match row {
         Some(row) => know(db, row, claims).await.map(Some),
         None => Ok(None),
@@ -87,9 +98,17 @@ pub(super) async fn find_known(db: &impl ConnectionTrait, callback: &CallbackRec
 }
 
 /// As [`find_known`], with the row held until the end of the transaction.
-pub(super) async fn lock_known(tx: &Tx, callback: &CallbackReceived, claims: Option<&Claims>) -> Result<Option<Known>, StoreError> {
+pub(super) async fn lock_known(
+    tx: &Tx,
+    callback: &CallbackReceived,
+    claims: Option<&Claims>,
+) -> Result<Option<Known>, StoreError> {
     let Some(found) = find_known(&**tx, callback, claims).await? else { return Ok(None) };
-    let locked = connection::Entity::find_by_id(found.row.id).lock_exclusive().one(&**tx).await.during("locking the connection")?;
+    let locked = connection::Entity::find_by_id(found.row.id)
+        .lock_exclusive()
+        .one(&**tx)
+        .await
+        .during("locking the connection")?;
     match locked {
         Some(row) => know(&**tx, row, claims).await.map(Some),
         None => Ok(None),
@@ -97,7 +116,8 @@ pub(super) async fn lock_known(tx: &Tx, callback: &CallbackReceived, claims: Opt
 }
 
 async fn know(db: &impl ConnectionTrait, row: connection::Model, claims: Option<&Claims>) -> Result<Known, StoreError> {
-    let enrollment = enrollment::Entity::find_by_id(row.enrollment_id).one(db).await.during("reading the enrollment")?;
+    let enrollment =
+        enrollment::Entity::find_by_id(row.enrollment_id).one(db).await.during("reading the enrollment")?;
     let enrollment = enrollment.ok_or(StoreError::Inconsistent("a connection without its enrollment"))?;
     let tenant = tenant::Entity::find_by_id(row.tenant_id).one(db).await.during("reading the tenant")?;
     let tenant = tenant.ok_or(StoreError::Inconsistent("a connection without its tenant"))?;

@@ -6,13 +6,17 @@ use sea_orm::{DbErr, RuntimeErr, SqlErr, sqlx};
 /// Why the database cannot be used at the start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("cannot open the database {url}: check ROLEBRIDGE_DATABASE_URL, and that the server runs or the folder can be written")]
+    #[error(
+        "cannot open the database {url}: check ROLEBRIDGE_DATABASE_URL, and that the server runs or the folder can be written"
+    )]
     Connect {
         url: String,
         #[source]
         source: DbErr,
     },
-    #[error("the database {url} was written by a newer tenant-registry (it has the step {step}): start that version or a later one")]
+    #[error(
+        "the database {url} was written by a newer tenant-registry (it has the step {step}): start that version or a later one"
+    )]
     Newer { url: String, step: String },
     #[error("the tables of the database {url} could not be brought up to date")]
     Migrate {
@@ -59,14 +63,18 @@ impl StoreError {
     pub fn is_conflict(&self) -> bool {
         match self {
             Self::Raced(_) => true,
-            Self::Database { source, .. } => matches!(source.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) || is_busy(source),
+            Self::Database { source, .. } => {
+                matches!(source.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) || is_busy(source)
+            }
             _ => false,
         }
     }
 }
 
 fn is_busy(error: &DbErr) -> bool {
-    let (DbErr::Conn(RuntimeErr::SqlxError(inner)) | DbErr::Exec(RuntimeErr::SqlxError(inner)) | DbErr::Query(RuntimeErr::SqlxError(inner))) = error
+    let (DbErr::Conn(RuntimeErr::SqlxError(inner))
+    | DbErr::Exec(RuntimeErr::SqlxError(inner))
+    | DbErr::Query(RuntimeErr::SqlxError(inner))) = error
     else {
         return false;
     };

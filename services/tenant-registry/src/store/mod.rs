@@ -13,8 +13,11 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use contracts::{CloudEvent, ConnectionId, EnrollmentId, Message, TenantId};
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::NotSet, ActiveValue::Set, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
-    DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ActiveModelTrait,
+    ActiveValue::NotSet,
+    ActiveValue::Set,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
     sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
 };
 use sea_orm_migration::MigratorTrait;
@@ -225,7 +228,10 @@ impl Tx {
 
 /// On SQLite the write lock is taken at once: a reader that turns writer halfway could only fail.
 fn write_options() -> TransactionOptions {
-    TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..TransactionOptions::default() }
+    TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    }
 }
 
 fn options(url: &DatabaseUrl) -> ConnectOptions {
@@ -234,13 +240,19 @@ fn options(url: &DatabaseUrl) -> ConnectOptions {
         .max_connections(if url.is_sqlite() { 8 } else { 16 })
         .acquire_timeout(Duration::from_secs(10))
         .connect_timeout(Duration::from_secs(10))
+        // PostgreSQL alone: nothing of ours takes long, and a lock that never comes must not hold a message for ever.
+        .statement_timeout(Duration::from_secs(60))
         // Statements are never logged: their values are external IDs and role ARNs side by side.
         .sqlx_logging(false)
         .record_stmt_in_spans(false)
         .set_application_name("tenant-registry")
         // A write-ahead log, so that readers do not wait; synced at every commit, because what was acknowledged must survive a power cut.
         .map_sqlx_sqlite_opts(|sqlite| {
-            sqlite.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full).busy_timeout(BUSY).foreign_keys(true)
+            sqlite
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .busy_timeout(BUSY)
+                .foreign_keys(true)
         });
     options
 }

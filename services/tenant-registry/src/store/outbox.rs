@@ -7,8 +7,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use contracts::{CloudEvent, Message, Timestamp};
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::NotSet, ActiveValue::Set, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect,
+    ActiveModelTrait,
+    ActiveValue::NotSet,
+    ActiveValue::Set,
+    ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Expr, ExprTrait, Query},
 };
 use uuid::Uuid;
@@ -40,7 +42,11 @@ pub struct Backlog {
     pub oldest: Duration,
 }
 
-pub(super) async fn append<T: Message>(tx: &DatabaseTransaction, key: String, event: &CloudEvent<T>) -> Result<(), StoreError> {
+pub(super) async fn append<T: Message>(
+    tx: &DatabaseTransaction,
+    key: String,
+    event: &CloudEvent<T>,
+) -> Result<(), StoreError> {
     let payload = serde_json::to_string(event).map_err(|source| StoreError::Encode { kind: T::TYPE, source })?;
     let row = ActiveModel {
         id: NotSet,
@@ -64,7 +70,15 @@ impl Store {
     /// When the database fails.
     pub async fn claim_outbox(&self, relay: Uuid, span: Duration) -> Result<Claim, StoreError> {
         // An empty outbox, the usual case, costs a read and no write.
-        if Entity::find().select_only().column(Column::Id).into_tuple::<i64>().one(self.db()).await.during("looking into the outbox")?.is_none() {
+        if Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .into_tuple::<i64>()
+            .one(self.db())
+            .await
+            .during("looking into the outbox")?
+            .is_none()
+        {
             return Ok(Claim::default());
         }
         let now = Timestamp::now();
@@ -90,7 +104,11 @@ impl Store {
     /// When the database fails: the rows are then published once more, and dropped by the stream or by their readers.
     pub async fn settle_outbox(&self, relay: Uuid, published: &[i64]) -> Result<(), StoreError> {
         let work = async |tx: &DatabaseTransaction| {
-            Entity::delete_many().filter(Column::Id.is_in(published.to_vec())).exec(tx).await.during("clearing the outbox")?;
+            Entity::delete_many()
+                .filter(Column::Id.is_in(published.to_vec()))
+                .exec(tx)
+                .await
+                .during("clearing the outbox")?;
             Entity::update_many()
                 .col_expr(Column::ClaimedBy, Expr::value(None::<Uuid>))
                 .col_expr(Column::ClaimedUntil, Expr::value(None::<i64>))

@@ -13,7 +13,9 @@ const LARGEST_BYTES: usize = 512 * 1024;
 /// Where the page begins, as the key's own type.
 pub(crate) fn after<K: FromStr>(request: &PageRequest) -> Result<Option<K>, StoreError> {
     let parse = |text: &String| {
-        text.parse().map_err(|_| StoreError::refused(ErrorCode::InvalidRequest, "`after` is not the `next` of a page of this list"))
+        text.parse().map_err(|_| {
+            StoreError::refused(ErrorCode::InvalidRequest, "`after` is not the `next` of a page of this list")
+        })
     };
     request.after.as_ref().map(parse).transpose()
 }

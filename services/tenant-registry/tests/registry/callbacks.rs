@@ -53,7 +53,9 @@ async fn a_stack_connects_and_everything_follows_in_order(#[case] kind: Kind) {
     let [grant] = world.bus.of::<Grant>().try_into().unwrap();
     assert_eq!((grant.state, grant.tenant_active, grant.revision), (ConnectionState::Verified, true, 1));
     assert_eq!(world.enrollment_state(tenant, offer.enrollment.enrollment).await, EnrollmentState::Used);
-    assert!(world.audited(tenant).await.ends_with(&["connection.registered".to_owned(), "connection.verified".to_owned()]));
+    assert!(
+        world.audited(tenant).await.ends_with(&["connection.registered".to_owned(), "connection.verified".to_owned()])
+    );
 }
 
 #[rstest]
@@ -75,7 +77,11 @@ async fn attack_09_duplicates_make_one_connection_and_get_the_same_answer(#[case
     assert_eq!(world.bus.of::<VerifyConnection>().len(), 1);
 
     assert_eq!(world.report(&report(&job, Verdict::Held)).await, Reported::Applied);
-    assert_eq!(world.report(&report(&job, REFUSED)).await, Reported::Late, "the second report of a job counts for nothing");
+    assert_eq!(
+        world.report(&report(&job, REFUSED)).await,
+        Reported::Late,
+        "the second report of a job counts for nothing"
+    );
     // A duplicate cannot send the answer elsewhere.
     let mut again = create.clone();
     again.return_address.logical_resource_id = "Elsewhere".to_owned();
@@ -100,7 +106,14 @@ async fn attack_35_of_many_stacks_with_one_account_offer_exactly_one_connects(#[
     let world = World::new(kind).await;
     let (_, offer) = world.new_offer("a").await;
     let creates: Vec<_> = (0..12)
-        .map(|number| callback(&offer, RequestType::Create, &format!("{:012}", 200_000_000_000u64 + number % 3), &format!("a{number:x}")))
+        .map(|number| {
+            callback(
+                &offer,
+                RequestType::Create,
+                &format!("{:012}", 200_000_000_000u64 + number % 3),
+                &format!("a{number:x}"),
+            )
+        })
         .collect();
     let mut tasks = tokio::task::JoinSet::new();
     for create in creates.clone() {
@@ -122,11 +135,22 @@ async fn attack_35_of_many_stacks_with_one_account_offer_exactly_one_connects(#[
 async fn attack_07_a_forged_callback_leaves_the_victims_offer_open(#[case] kind: Kind) {
     let world = World::new(kind).await;
     let (tenant, offer) = world.new_offer("victim").await;
-    let forged = callback_of(&offer.external_id, CallbackToken::generate().hash(), RequestType::Create, "666666666666", "0f");
+    let forged =
+        callback_of(&offer.external_id, CallbackToken::generate().hash(), RequestType::Create, "666666666666", "0f");
     assert_eq!(world.send(&forged).await, Handled::Stranger);
-    let unknown = callback_of(&contracts::ExternalId::generate(), offer.callback_token.hash(), RequestType::Create, "666666666666", "0e");
+    let unknown = callback_of(
+        &contracts::ExternalId::generate(),
+        offer.callback_token.hash(),
+        RequestType::Create,
+        "666666666666",
+        "0e",
+    );
     assert_eq!(world.send(&unknown).await, Handled::Stranger);
-    assert_eq!(world.reason(&forged).await, world.reason(&unknown).await, "the difference would tell which external IDs exist");
+    assert_eq!(
+        world.reason(&forged).await,
+        world.reason(&unknown).await,
+        "the difference would tell which external IDs exist"
+    );
     assert_eq!(kept_callbacks(&world).await, 0);
     assert_eq!(world.enrollment_state(tenant, offer.enrollment.enrollment).await, EnrollmentState::Open);
     assert!(world.audited(tenant).await.contains(&"callback.refused".to_owned()), "the victim's operator can see it");
@@ -142,7 +166,13 @@ async fn attack_33_junk_leaves_nothing_but_a_bounded_audit(#[case] kind: Kind) {
     let (_, offer) = world.new_offer("a").await;
     let before = entity::audit::Entity::find().count(world.store.db()).await.unwrap();
     for number in 0..500 {
-        let junk = callback_of(&contracts::ExternalId::generate(), CallbackToken::generate().hash(), RequestType::Create, "666666666666", &format!("{number:x}"));
+        let junk = callback_of(
+            &contracts::ExternalId::generate(),
+            CallbackToken::generate().hash(),
+            RequestType::Create,
+            "666666666666",
+            &format!("{number:x}"),
+        );
         assert_eq!(world.send(&junk).await, Handled::Stranger);
     }
     assert_eq!(kept_callbacks(&world).await, 0);
@@ -163,7 +193,9 @@ async fn attack_01_a_second_tenants_claim_of_a_role_is_rejected_and_the_first_un
     let (tenant_b, offer_b) = world.new_offer("b").await;
     let first = world.connect(&offer_a, CUSTOMER, "0a").await;
 
-    for (stack_name, verdict, said) in [("0b", REFUSED, "refuses the provider"), ("0c", Verdict::Held, "in use by another connection")] {
+    for (stack_name, verdict, said) in
+        [("0b", REFUSED, "refuses the provider"), ("0c", Verdict::Held, "in use by another connection")]
+    {
         let mut claim = callback(&offer_b, RequestType::Create, CUSTOMER, stack_name);
         claim.claims.as_mut().unwrap().role_arn = first.role_arn.clone();
         assert_eq!(world.send(&claim).await, Handled::Verifying);
@@ -205,7 +237,10 @@ async fn a_role_is_verified_for_one_connection_even_when_two_hold_at_once(#[case
         states.push(world.connection(job).await.state);
     }
     states.sort_unstable();
-    assert_eq!(states, [ConnectionState::Verified, ConnectionState::Rejected, ConnectionState::Rejected, ConnectionState::Rejected]);
+    assert_eq!(
+        states,
+        [ConnectionState::Verified, ConnectionState::Rejected, ConnectionState::Rejected, ConnectionState::Rejected]
+    );
 }
 
 #[rstest]
@@ -267,7 +302,11 @@ async fn attack_34_an_offer_that_ended_is_refused_with_the_reason(#[case] kind: 
 
 async fn expire(world: &World, offer: &contracts::enrollment::EnrollmentOffer) {
     use sea_orm::{ActiveModelTrait, ActiveValue::Set, IntoActiveModel};
-    let row = entity::enrollment::Entity::find_by_id(entity::Id(offer.enrollment.enrollment)).one(world.store.db()).await.unwrap().unwrap();
+    let row = entity::enrollment::Entity::find_by_id(entity::Id(offer.enrollment.enrollment))
+        .one(world.store.db())
+        .await
+        .unwrap()
+        .unwrap();
     let mut row = row.into_active_model();
     row.expires_at = Set(entity::At(offer.enrollment.created_at));
     row.update(world.store.db()).await.unwrap();

@@ -5,7 +5,10 @@ use std::time::Duration;
 use contracts::{
     CallbackToken, ExternalId, JobId, Timestamp,
     callback::{Answer, CallbackReceived, RequestType},
-    connection::{Connection, ConnectionDisconnected, ConnectionInsecure, ConnectionRevoked, ConnectionState, ConnectionVerified, Grant},
+    connection::{
+        Connection, ConnectionDisconnected, ConnectionInsecure, ConnectionRevoked, ConnectionState, ConnectionVerified,
+        Grant,
+    },
     enrollment::EnrollmentOffer,
     verification::{ConfirmDeletion, DeletionReported, Fault, Verdict, VerificationReported},
 };
@@ -203,7 +206,11 @@ async fn a_verification_that_nobody_reports_is_answered_and_its_late_report_igno
     assert!(world.reason(&create).await.contains("did not answer clearly"));
     assert_eq!(world.report(&report(&job, Verdict::Held)).await, Reported::Late);
     assert_eq!(world.connection(&job).await.state, ConnectionState::Rejected);
-    assert_eq!(world.connect(&offer, CUSTOMER, "0b").await.state, ConnectionState::Verified, "the offer was given back");
+    assert_eq!(
+        world.connect(&offer, CUSTOMER, "0b").await.state,
+        ConnectionState::Verified,
+        "the offer was given back"
+    );
     assert!(world.audited(tenant).await.contains(&"connection.rejected".to_owned()));
 }
 
@@ -254,7 +261,12 @@ async fn attack_06_a_scheduled_probe_finds_what_changed_and_what_was_mended(#[ca
     }
     world.flush().await;
     let granted: Vec<_> = world.bus.of::<Grant>().into_iter().map(|grant| (grant.state, grant.revision)).collect();
-    let expected = [(ConnectionState::Verified, 1), (ConnectionState::Insecure, 2), (ConnectionState::Disconnected, 3), (ConnectionState::Verified, 4)];
+    let expected = [
+        (ConnectionState::Verified, 1),
+        (ConnectionState::Insecure, 2),
+        (ConnectionState::Disconnected, 3),
+        (ConnectionState::Verified, 4),
+    ];
     assert_eq!(granted, expected);
     assert_eq!(world.bus.of::<ConnectionInsecure>().len(), 1);
     assert_eq!(world.bus.of::<ConnectionDisconnected>().len(), 1);

@@ -51,10 +51,23 @@ async fn a_tenant_is_made_once_for_a_key(#[case] kind: Kind) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_offer_waits_for_the_principal_and_keeps_no_secret(#[case] kind: Kind) {
     let world = World::new(kind).await;
-    let early = world.registry.create_tenant(&CreateTenantRequest { name: "early".to_owned(), idempotency_key: None }).await.unwrap().tenant;
-    let request = CreateEnrollmentRequest { kind: EnrollmentKind::Account, region: None, account: None, cost_export: None, expires_in_s: None };
+    let early = world
+        .registry
+        .create_tenant(&CreateTenantRequest { name: "early".to_owned(), idempotency_key: None })
+        .await
+        .unwrap()
+        .tenant;
+    let request = CreateEnrollmentRequest {
+        kind: EnrollmentKind::Account,
+        region: None,
+        account: None,
+        cost_export: None,
+        expires_in_s: None,
+    };
     match world.registry.create_enrollment(early, &request).await.unwrap_err() {
-        StoreError::Refused(reply) => assert_eq!((reply.code, reply.retry_after_ms.is_some()), (ErrorCode::Unavailable, true)),
+        StoreError::Refused(reply) => {
+            assert_eq!((reply.code, reply.retry_after_ms.is_some()), (ErrorCode::Unavailable, true))
+        }
         other => panic!("{other:?}"),
     }
     let (tenant, offer) = world.new_offer("a").await;
@@ -63,7 +76,12 @@ async fn an_offer_waits_for_the_principal_and_keeps_no_secret(#[case] kind: Kind
     assert!(!offer.quick_create_url.contains(offer.callback_token.expose()));
 
     let backend = world.store.db().get_database_backend();
-    let dump = world.store.db().query_all_raw(sea_orm::Statement::from_string(backend, "SELECT token_hash FROM enrollments")).await.unwrap();
+    let dump = world
+        .store
+        .db()
+        .query_all_raw(sea_orm::Statement::from_string(backend, "SELECT token_hash FROM enrollments"))
+        .await
+        .unwrap();
     let stored: String = dump[0].try_get("", "token_hash").unwrap();
     assert_eq!(stored, offer.callback_token.hash().as_str());
     world.flush().await;
@@ -76,14 +94,24 @@ async fn an_offer_waits_for_the_principal_and_keeps_no_secret(#[case] kind: Kind
     assert_eq!(code(world.registry.get_enrollment(other, id).await.unwrap_err()), ErrorCode::NotFound);
     assert_eq!(code(world.registry.cancel_enrollment(other, id, "mine").await.unwrap_err()), ErrorCode::NotFound);
     for _ in 0..2 {
-        assert_eq!(world.registry.cancel_enrollment(tenant, id, "no longer wanted").await.unwrap().state, EnrollmentState::Cancelled);
+        assert_eq!(
+            world.registry.cancel_enrollment(tenant, id, "no longer wanted").await.unwrap().state,
+            EnrollmentState::Cancelled
+        );
     }
     for wrong in [
         CreateEnrollmentRequest { region: contracts::Region::parse("us-east-1").ok(), ..request.clone() },
         CreateEnrollmentRequest { expires_in_s: Some(59), ..request.clone() },
-        CreateEnrollmentRequest { kind: EnrollmentKind::Organization, account: contracts::AccountId::parse(CUSTOMER).ok(), ..request.clone() },
+        CreateEnrollmentRequest {
+            kind: EnrollmentKind::Organization,
+            account: contracts::AccountId::parse(CUSTOMER).ok(),
+            ..request.clone()
+        },
     ] {
-        assert_eq!(code(world.registry.create_enrollment(tenant, &wrong).await.unwrap_err()), ErrorCode::InvalidRequest);
+        assert_eq!(
+            code(world.registry.create_enrollment(tenant, &wrong).await.unwrap_err()),
+            ErrorCode::InvalidRequest
+        );
     }
 }
 
@@ -104,10 +132,35 @@ async fn attack_31_suspending_a_tenant_withdraws_its_grants_and_resuming_gives_t
         assert_eq!(world.registry.suspend_tenant(tenant, "unpaid").await.unwrap().state, TenantState::Suspended);
     }
     world.report(&report(&job, Verdict::Held)).await;
-    assert_eq!(code(world.registry.create_enrollment(tenant, &CreateEnrollmentRequest { kind: EnrollmentKind::Account, region: None, account: None, cost_export: None, expires_in_s: None }).await.unwrap_err()), ErrorCode::Denied);
+    assert_eq!(
+        code(
+            world
+                .registry
+                .create_enrollment(
+                    tenant,
+                    &CreateEnrollmentRequest {
+                        kind: EnrollmentKind::Account,
+                        region: None,
+                        account: None,
+                        cost_export: None,
+                        expires_in_s: None
+                    }
+                )
+                .await
+                .unwrap_err()
+        ),
+        ErrorCode::Denied
+    );
     world.registry.resume_tenant(tenant, "paid").await.unwrap();
     world.flush().await;
-    let of = |id| world.bus.of::<Grant>().into_iter().filter(move |grant| grant.connection == id).map(|grant| (grant.tenant_active, grant.revision));
+    let of = |id| {
+        world
+            .bus
+            .of::<Grant>()
+            .into_iter()
+            .filter(move |grant| grant.connection == id)
+            .map(|grant| (grant.tenant_active, grant.revision))
+    };
     assert_eq!(of(connection.connection).collect::<Vec<_>>(), [(true, 1), (false, 2), (true, 3)]);
     assert_eq!(of(job.connection).collect::<Vec<_>>(), [(false, 1), (true, 2)]);
     assert_eq!((world.bus.of::<TenantSuspended>().len(), world.bus.of::<TenantResumed>().len()), (1, 1));
@@ -146,7 +199,10 @@ async fn lists_come_in_pages_that_fit_a_message(#[case] kind: Kind) {
         fatten(&world, connection.connection).await;
         made.push(connection.connection);
     }
-    let mut request = ListConnectionsRequest { state: Some(ConnectionState::Verified), page: PageRequest { limit: Some(500), after: None } };
+    let mut request = ListConnectionsRequest {
+        state: Some(ConnectionState::Verified),
+        page: PageRequest { limit: Some(500), after: None },
+    };
     let (mut seen, mut pages) = (Vec::new(), 0);
     loop {
         let page = world.registry.list_connections(tenant, &request).await.unwrap();
@@ -174,7 +230,15 @@ async fn lists_come_in_pages_that_fit_a_message(#[case] kind: Kind) {
     assert_eq!(actions, world.audited(tenant).await.len());
     let nonsense = PageRequest { limit: None, after: Some("x' OR 1=1".to_owned()) };
     assert_eq!(code(world.registry.list_tenants(&nonsense).await.unwrap_err()), ErrorCode::InvalidRequest);
-    assert!(world.registry.list_connections(world.tenant("b").await, &ListConnectionsRequest::default()).await.unwrap().items.is_empty());
+    assert!(
+        world
+            .registry
+            .list_connections(world.tenant("b").await, &ListConnectionsRequest::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
 }
 
 /// Evidence of about 100 KB.
@@ -186,7 +250,8 @@ async fn fatten(world: &World, id: contracts::ConnectionId) {
         aws_request_id: Some("r".repeat(500)),
         error_code: Some("AccessDenied".to_owned()),
     };
-    let row = connection::Entity::find_by_id(tenant_registry::entity::Id(id)).one(world.store.db()).await.unwrap().unwrap();
+    let row =
+        connection::Entity::find_by_id(tenant_registry::entity::Id(id)).one(world.store.db()).await.unwrap().unwrap();
     let mut row = row.into_active_model();
     row.evidence = Set(Json(vec![probe; 160]));
     row.update(world.store.db()).await.unwrap();
@@ -199,7 +264,12 @@ async fn fatten(world: &World, id: contracts::ConnectionId) {
 async fn a_database_of_a_newer_version_is_left_alone(#[case] kind: Kind) {
     let world = World::new(kind).await;
     Store::open(&world.url).await.expect("a second start finds everything in place");
-    world.store.db().execute_unprepared("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_later', 1)").await.unwrap();
+    world
+        .store
+        .db()
+        .execute_unprepared("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_later', 1)")
+        .await
+        .unwrap();
     match Store::open(&world.url).await.unwrap_err() {
         OpenError::Newer { step, .. } => assert_eq!(step, "m9999_later"),
         other => panic!("{other:?}"),

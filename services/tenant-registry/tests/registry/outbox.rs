@@ -93,12 +93,18 @@ async fn many_relays_publish_each_message_once_and_each_key_in_order(#[case] kin
             }
         });
     }
-    tokio::time::timeout(Duration::from_secs(60), relays.join_all()).await.expect("the relays did not empty the outbox");
+    tokio::time::timeout(Duration::from_secs(60), relays.join_all())
+        .await
+        .expect("the relays did not empty the outbox");
     let published = world.bus.ids();
     assert_eq!(published.len(), rows.len(), "each once");
     let position: BTreeMap<_, _> = published.iter().enumerate().map(|(position, id)| (*id, position)).collect();
     for tenant in tenants {
-        let order: Vec<_> = rows.iter().filter(|row| row.ordering_key == tenant.to_string()).map(|row| position[&row.event_id.0]).collect();
+        let order: Vec<_> = rows
+            .iter()
+            .filter(|row| row.ordering_key == tenant.to_string())
+            .map(|row| position[&row.event_id.0])
+            .collect();
         assert!(order.len() >= 7 && order.is_sorted(), "{order:?}");
     }
 }

@@ -10,8 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use contracts::{
-    AccountId, CloudEvent, EnrollmentId, EventId, ExternalId, JobId, Message, Region, RoleArn, SealedBox, StackId, TenantId, Timestamp, TokenHash, TopicArn,
-    UserArn,
+    AccountId, CloudEvent, EnrollmentId, EventId, ExternalId, JobId, Message, Region, RoleArn, SealedBox, StackId,
+    TenantId, Timestamp, TokenHash, TopicArn, UserArn,
     callback::{Answer, CallbackKey, CallbackOutcome, CallbackReceived, Claims, RequestType, ReturnAddress},
     connection::Connection,
     enrollment::{CreateEnrollmentRequest, EnrollmentKind, EnrollmentOffer},
@@ -51,7 +51,8 @@ pub(crate) async fn database(kind: Kind) -> (DatabaseUrl, Option<TempDir>) {
         Kind::Postgres => {
             let server = POSTGRES
                 .get_or_init(|| async {
-                    let tools = tokio::task::spawn_blocking(|| Toolbox::fetch_test_tools(|_| ()).unwrap()).await.unwrap();
+                    let tools =
+                        tokio::task::spawn_blocking(|| Toolbox::fetch_test_tools(|_| ()).unwrap()).await.unwrap();
                     PostgresServer::start(&tools).await.unwrap()
                 })
                 .await;
@@ -92,7 +93,9 @@ impl Recorder {
 
     /// The types of all messages about one connection or callback, in order.
     pub(crate) fn kinds(&self) -> Vec<String> {
-        let kind = |raw: &RawMessage| serde_json::from_slice::<serde_json::Value>(&raw.payload).unwrap()["type"].as_str().unwrap().to_owned();
+        let kind = |raw: &RawMessage| {
+            serde_json::from_slice::<serde_json::Value>(&raw.payload).unwrap()["type"].as_str().unwrap().to_owned()
+        };
         self.all().iter().map(kind).collect()
     }
 
@@ -131,11 +134,22 @@ pub(crate) fn role(account: &str, name: &str) -> RoleArn {
 }
 
 /// What a stack of an offer sends. Change what you like before sending.
-pub(crate) fn callback(offer: &EnrollmentOffer, request_type: RequestType, account: &str, name: &str) -> CallbackReceived {
+pub(crate) fn callback(
+    offer: &EnrollmentOffer,
+    request_type: RequestType,
+    account: &str,
+    name: &str,
+) -> CallbackReceived {
     callback_of(&offer.external_id, offer.callback_token.hash(), request_type, account, name)
 }
 
-pub(crate) fn callback_of(external_id: &ExternalId, token_hash: TokenHash, request_type: RequestType, account: &str, name: &str) -> CallbackReceived {
+pub(crate) fn callback_of(
+    external_id: &ExternalId,
+    token_hash: TokenHash,
+    request_type: RequestType,
+    account: &str,
+    name: &str,
+) -> CallbackReceived {
     CallbackReceived {
         key: CallbackKey { stack_id: stack(account, name), request_id: uuid::Uuid::new_v4().to_string() },
         request_type,
@@ -148,7 +162,10 @@ pub(crate) fn callback_of(external_id: &ExternalId, token_hash: TokenHash, reque
             region: Region::parse(REGION).unwrap(),
             cost_export: None,
         }),
-        return_address: ReturnAddress { logical_resource_id: "Connection".to_owned(), sealed_url: SealedBox::from_bytes(name.as_bytes()) },
+        return_address: ReturnAddress {
+            logical_resource_id: "Connection".to_owned(),
+            sealed_url: SealedBox::from_bytes(name.as_bytes()),
+        },
         topic: TopicArn::parse(&format!("arn:aws:sns:{REGION}:{PROVIDER}:rolebridge-callbacks")).unwrap(),
         received_at: Timestamp::now(),
     }
@@ -197,7 +214,8 @@ impl World {
     }
 
     pub(crate) async fn offer(&self, tenant: TenantId, kind: EnrollmentKind) -> EnrollmentOffer {
-        let request = CreateEnrollmentRequest { kind, region: None, account: None, cost_export: None, expires_in_s: None };
+        let request =
+            CreateEnrollmentRequest { kind, region: None, account: None, cost_export: None, expires_in_s: None };
         self.registry.create_enrollment(tenant, &request).await.unwrap()
     }
 
@@ -214,7 +232,11 @@ impl World {
     /// The job that was handed out last for this role.
     pub(crate) async fn job(&self, role: &RoleArn) -> VerifyConnection {
         self.flush().await;
-        self.bus.of::<VerifyConnection>().into_iter().rfind(|job| &job.role_arn == role).expect("no verify job for the role")
+        self.bus
+            .of::<VerifyConnection>()
+            .into_iter()
+            .rfind(|job| &job.role_arn == role)
+            .expect("no verify job for the role")
     }
 
     pub(crate) async fn report(&self, report: &VerificationReported) -> Reported {
@@ -250,11 +272,16 @@ impl World {
     }
 
     pub(crate) async fn audited(&self, tenant: TenantId) -> Vec<String> {
-        let page = self.registry.list_audit(tenant, &contracts::PageRequest { limit: Some(500), after: None }).await.unwrap();
+        let page =
+            self.registry.list_audit(tenant, &contracts::PageRequest { limit: Some(500), after: None }).await.unwrap();
         page.items.into_iter().map(|entry| entry.action).collect()
     }
 
-    pub(crate) async fn enrollment_state(&self, tenant: TenantId, id: EnrollmentId) -> contracts::enrollment::EnrollmentState {
+    pub(crate) async fn enrollment_state(
+        &self,
+        tenant: TenantId,
+        id: EnrollmentId,
+    ) -> contracts::enrollment::EnrollmentState {
         self.registry.get_enrollment(tenant, id).await.unwrap().state
     }
 }
