@@ -30,7 +30,7 @@ use runtime::{Health, HttpError, HttpServer, Part, RuntimeError, Supervisor};
 use telemetry::Telemetry;
 use tokio_util::sync::CancellationToken;
 
-use answer::{AddressRules, Answerer, HttpPut};
+use answer::{AddressRules, Answerer, HttpPut, InHand};
 use intake::{Intake, Poller, VISIBILITY};
 use metrics::Metrics;
 use queue::{Queue, SqsQueue};
@@ -87,6 +87,7 @@ pub async fn run(config: Config, telemetry: Telemetry, shutdown: CancellationTok
         rules: rules.clone(),
         ledger: Arc::new(ledger),
         put: Arc::new(HttpPut::new(rules.sandbox.is_some()).map_err(RunError::Tls)?),
+        in_hand: InHand::default(),
         deadline: config.deadline(),
         metrics: metrics.clone(),
         shutdown: supervisor.token(),

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    answer::{AddressRules, AnswerAddress, Answerer, MemoryLedger, Put, PutError},
+    answer::{AddressRules, AnswerAddress, Answerer, InHand, MemoryLedger, Put, PutError},
     metrics::Metrics,
 };
 
@@ -82,6 +82,7 @@ pub(crate) fn answerer(put: Arc<dyn Put>, rules: AddressRules) -> Answerer {
         rules,
         ledger: Arc::new(MemoryLedger::default()),
         put,
+        in_hand: InHand::default(),
         deadline: Duration::from_secs(600),
         metrics: Metrics::default(),
         shutdown: CancellationToken::new(),

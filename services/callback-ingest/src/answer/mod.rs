@@ -6,6 +6,7 @@
 
 mod address;
 mod body;
+mod in_hand;
 mod ledger;
 mod put;
 
@@ -23,6 +24,7 @@ use crate::{chain, metrics::Metrics};
 
 pub use address::{AddressError, AddressRules, AnswerAddress, ParseOriginError, SandboxOrigin};
 pub use body::{BodyError, MOST_BYTES, write};
+pub use in_hand::InHand;
 pub use ledger::{BUCKET, Ledger, LedgerError, MemoryLedger};
 pub use put::{HttpPut, Put, PutError};
 
@@ -38,6 +40,7 @@ pub struct Answerer {
     pub rules: AddressRules,
     pub ledger: Arc<dyn Ledger>,
     pub put: Arc<dyn Put>,
+    pub in_hand: InHand,
     /// How long after the callback came an answer is worth trying again. One try is made in any case.
     pub deadline: Duration,
     pub metrics: Metrics,
@@ -60,6 +63,9 @@ enum Unanswered {
 impl Answerer {
     /// Answers one outcome.
     pub async fn handle(&self, outcome: &CallbackOutcome) -> Disposition {
+        let Some(_hold) = self.in_hand.take(&outcome.key) else {
+            return Disposition::Later { after: NEXT_DELIVERY };
+        };
         match self.ledger.is_answered(&outcome.key).await {
             Ok(false) => {}
             Ok(true) => {

@@ -26,6 +26,17 @@ async fn attack_09_a_duplicate_outcome_is_not_sent_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn attack_09_a_duplicate_that_comes_while_the_first_is_in_hand_waits() {
+    let put = script(transient(1));
+    let answerer = answerer(put.clone(), AddressRules::default());
+    let outcome = outcome_to(&answerer, testing::RESPONSE_URL);
+    let (first, second) = tokio::join!(answerer.handle(&outcome), answerer.handle(&outcome));
+    assert_eq!((first, second), (Disposition::Done, Disposition::Later { after: NEXT_DELIVERY }));
+    assert_eq!(answerer.handle(&outcome).await, Disposition::Done);
+    assert_eq!(put.taken.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fault_that_passes_is_tried_again_at_once_and_then_by_redelivery() {
     let put = script(transient(TRIES + 1));
     let answerer = answerer(put.clone(), AddressRules::default());

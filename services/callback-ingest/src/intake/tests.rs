@@ -119,6 +119,7 @@ async fn attack_16_a_request_of_a_wrong_form_is_answered_once_even_if_s3_falters
     world.queue.put(envelope(&request));
     world.until("deleted", |world| world.queue.left() == 0).await;
     let taken = world.answers.taken.lock().unwrap().clone();
+    assert_eq!(taken.len(), 1, "its duplicate, in hand at the same time, was answered too");
     let answer: Value = serde_json::from_slice(&taken[0]).unwrap();
     assert_eq!(answer["Status"], "FAILED");
     assert!(answer["Reason"].as_str().unwrap().contains("RoleArn"), "{answer}");
