@@ -16,6 +16,24 @@ use crate::{
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
+/// `python -m ministack`, with one thing mended: it knows `sts:ExternalId` when it evaluates the trust policy of a role, and not, as AWS does, when it
+/// evaluates the policies of the caller. Without it, a session that is bound to external IDs could assume nothing.
+const LAUNCH: &str = r#"
+import ministack.core.iam_actions as actions
+
+tags = actions.request_tag_context
+
+def context(service, action, body, params):
+    keys = tags(service, action, body, params)
+    external_id = actions._query_param(params, "ExternalId") if action == "sts:AssumeRole" else ""
+    return {**keys, "sts:ExternalId": external_id} if external_id else keys
+
+actions.request_tag_context = context
+
+from ministack.app import main
+main()
+"#;
+
 /// A running emulator: several AWS accounts in one server, all state in memory.
 #[derive(Debug)]
 pub struct AwsEmulator {
@@ -43,7 +61,7 @@ impl AwsEmulator {
         let port = PortLease::take()?;
         let mut command = Command::new(tools.python());
         command
-            .args(["-I", "-m", "ministack"])
+            .args(["-I", "-c", LAUNCH])
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", scratch.make("home")?)

@@ -17,11 +17,19 @@ pub const PROVIDER_TEMPLATE: &str = include_str!("../../aws/provider.yaml");
 pub const CUSTOMER_TEMPLATE: &str = include_str!("../../aws/customer.yaml");
 
 /// On AWS a service runs as a role of its compute; here each gets a user with an access key.
+///
+/// The emulator leaves the path out of IAM resources, so that `user/rolebridge/*` matches nothing: the broker is allowed the same actions on the
+/// bare names of its principals, too.
 const IDENTITIES: &str = r#"{
   "Parameters": {"IngestPolicy": {"Type": "String"}, "BrokerPolicy": {"Type": "String"}},
   "Resources": {
+    "BareNames": {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"ManagedPolicyName": "sandbox-bare-names", "PolicyDocument": {
+      "Version": "2012-10-17",
+      "Statement": [{"Effect": "Allow", "Action": ["iam:*User*", "iam:*Role*", "iam:*AccessKey*"],
+        "Resource": ["arn:aws:iam::*:user/rolebridge-*", "arn:aws:iam::*:role/rolebridge-*"]}]}}},
     "Ingest": {"Type": "AWS::IAM::User", "Properties": {"UserName": "callback-ingest", "ManagedPolicyArns": [{"Ref": "IngestPolicy"}]}},
-    "Broker": {"Type": "AWS::IAM::User", "Properties": {"UserName": "role-chain-broker", "ManagedPolicyArns": [{"Ref": "BrokerPolicy"}]}}
+    "Broker": {"Type": "AWS::IAM::User", "Properties": {"UserName": "role-chain-broker",
+      "ManagedPolicyArns": [{"Ref": "BrokerPolicy"}, {"Ref": "BareNames"}]}}
   }
 }"#;
 

@@ -23,6 +23,8 @@ use crate::{
 pub const PROVIDER_ACCOUNT: &str = "111111111111";
 /// The one region of the sandbox.
 pub const REGION: &str = "eu-central-1";
+/// The payer in the cost exports of `data/cur-2018`.
+const SAMPLE_PAYER: &str = "836060457634";
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// The four services.
@@ -142,6 +144,8 @@ impl System {
                 all.insert("ROLEBRIDGE_COST_TABLE", file("costs"));
                 all.insert("ROLEBRIDGE_SEALING_KEY", self.sealing_key.to_string());
                 all.insert("ROLEBRIDGE_S3_ENDPOINT", self.emulator.endpoint());
+                // The samples were written for this account, which no account of the sandbox is.
+                all.insert("ROLEBRIDGE_COST_PAYERS", SAMPLE_PAYER.to_owned());
                 None
             }
         };

@@ -58,3 +58,11 @@ pub(crate) fn how_to_reach(system: &System, report: &Report, screen: &mut Screen
     screen.line(&format!("  {programs}/rolebridge audit {}", report.tenant));
     Ok(())
 }
+
+/// The last `most` warnings and errors in the services' JSON logs.
+pub(crate) fn complaints(logs: &str, most: usize) -> Vec<String> {
+    let complaint = |line: &&str| line.contains(r#""level":"WARN""#) || line.contains(r#""level":"ERROR""#);
+    let mut lines: Vec<String> = logs.lines().filter(complaint).map(ToOwned::to_owned).collect();
+    lines.sort();
+    lines.split_off(lines.len().saturating_sub(most))
+}

@@ -29,7 +29,7 @@ const STACK: &str = "rolebridge";
 const BUCKET: &str = "acme-cost-exports";
 const PREFIX: &str = "cur";
 /// Longer than anything takes on a loaded machine; nothing waits for it when all is well.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cost export that AWS itself wrote (see the licences beside it).
 const EXPORT: &[u8] = include_bytes!("../../data/cur-2018/Nov2018-WorkshopCUR-00001.snappy.parquet");
@@ -43,7 +43,14 @@ pub(crate) async fn run(json: bool, keep: bool) -> Result<()> {
     let system = System::start(SystemOptions::default(), |line| screen.detail(line)).await?;
     screen.stage("start", "nats-server, AWS emulator with IAM on, provider account 111111111111, four services");
 
-    let report = Demo { system: &system, screen: &mut screen }.stages().await?;
+    let report = match (Demo { system: &system, screen: &mut screen }).stages().await {
+        Ok(report) => report,
+        Err(error) => {
+            screen.line("\nwhat the services said last that was not routine:");
+            actors::complaints(&system.logs(), 12).iter().for_each(|line| screen.detail(line));
+            return Err(error);
+        }
+    };
     screen.line(&format!("\nall stages did what they should, in {:.1} s", started.elapsed().as_secs_f64()));
     if keep {
         actors::how_to_reach(&system, &report, &mut screen)?;

@@ -4,31 +4,31 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use contracts::{
-    CloudEvent, ConnectionId, Message as _, TenantId,
+    CloudEvent, ConnectionId, Message as _, Stream, TenantId,
     connection::ConnectionVerified,
     costs::{CostsFailed, CostsIngested},
 };
 use futures::StreamExt as _;
-use messaging::{Bus, async_nats::Subscriber};
+use messaging::{
+    Bus,
+    async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig},
+};
 
-/// Listens from the start, so that nothing is missed.
+/// Reads the events from the streams' beginning, so that nothing is missed.
 pub(crate) struct Watch {
-    connections: Subscriber,
-    costs: Subscriber,
+    connections: Ordered,
+    costs: Ordered,
 }
 
 impl Watch {
     pub(crate) async fn start(bus: &Bus) -> Result<Self> {
-        let connections = bus.client().subscribe("rolebridge.events.v1.connection.>").await?;
-        let costs = bus.client().subscribe("rolebridge.events.v1.costs.>").await?;
-        bus.client().flush().await?;
-        Ok(Self { connections, costs })
+        Ok(Self { connections: read(bus, Stream::ConnectionEvents).await?, costs: read(bus, Stream::CostsEvents).await? })
     }
 
     /// The connection of `tenant` that is verified next.
     pub(crate) async fn verified(&mut self, tenant: TenantId, within: Duration) -> Result<ConnectionId> {
         let next = async {
-            while let Some(message) = self.connections.next().await {
+            while let Some(message) = self.connections.next().await.transpose()? {
                 match CloudEvent::<ConnectionVerified>::decode(&message.payload) {
                     Ok(event) if event.data.tenant == tenant => return Ok(event.data.connection),
                     _ if message.subject.contains(&format!("connection.rejected.{tenant}.")) => {
@@ -50,7 +50,7 @@ impl Watch {
         within: Duration,
     ) -> Result<()> {
         let next = async {
-            while let Some(message) = self.costs.next().await {
+            while let Some(message) = self.costs.next().await.transpose()? {
                 if let Ok(event) = CloudEvent::<CostsIngested>::decode(&message.payload)
                     && (event.data.tenant, event.data.connection) == (tenant, connection)
                 {
@@ -65,4 +65,9 @@ impl Watch {
         let waited = tokio::time::timeout(within, next).await;
         waited.with_context(|| format!("no {} event came within {} s", CostsIngested::TYPE, within.as_secs()))?
     }
+}
+
+async fn read(bus: &Bus, stream: Stream) -> Result<Ordered> {
+    let events = bus.jetstream().get_stream(stream.name()).await?;
+    Ok(events.create_consumer(OrderedConfig::default()).await?.messages().await?)
 }
