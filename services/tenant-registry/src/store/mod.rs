@@ -5,6 +5,7 @@
 //!
 //! Locks are taken in one order everywhere, so that nothing waits in a circle: tenant, enrollment, connection, job, callback.
 
+mod connect;
 mod error;
 mod outbox;
 pub(crate) mod pages;
@@ -13,12 +14,8 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use contracts::{CloudEvent, ConnectionId, EnrollmentId, Message, TenantId};
 use sea_orm::{
-    ActiveModelTrait,
-    ActiveValue::NotSet,
-    ActiveValue::Set,
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
-    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+    ActiveModelTrait, ActiveValue::NotSet, ActiveValue::Set, ConnectionTrait, Database, DatabaseConnection,
+    DatabaseTransaction, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::MigratorTrait;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
@@ -33,8 +30,6 @@ use crate::{
     migration::Migrator,
 };
 
-/// How long a writer waits for another process's lock on the SQLite file.
-const BUSY: Duration = Duration::from_secs(10);
 /// Instances that start at once migrate one after the other (any number will do, as long as nobody else uses it).
 const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(7224519046501132654)";
 
@@ -122,8 +117,8 @@ impl Store {
     /// # Errors
     /// When it cannot be reached, was written by a newer version, or a migration step fails.
     pub async fn open(url: &DatabaseUrl) -> Result<Self, OpenError> {
-        let connect = |source| OpenError::Connect { url: url.to_string(), source };
-        let db = Database::connect(options(url)).await.map_err(connect)?;
+        let failed = |source| OpenError::Connect { url: url.to_string(), source };
+        let db = Database::connect(connect::options(url).map_err(failed)?).await.map_err(failed)?;
         let writer = (db.get_database_backend() == DbBackend::Sqlite).then(|| Arc::new(Mutex::new(())));
         let store = Self { db, writer, committed: Arc::new(Notify::new()) };
         store.migrate(url).await?;
@@ -232,29 +227,6 @@ fn write_options() -> TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         ..TransactionOptions::default()
     }
-}
-
-fn options(url: &DatabaseUrl) -> ConnectOptions {
-    let mut options = ConnectOptions::new(url.expose());
-    options
-        .max_connections(if url.is_sqlite() { 8 } else { 16 })
-        .acquire_timeout(Duration::from_secs(10))
-        .connect_timeout(Duration::from_secs(10))
-        // PostgreSQL alone: nothing of ours takes long, and a lock that never comes must not hold a message for ever.
-        .statement_timeout(Duration::from_secs(60))
-        // Statements are never logged: their values are external IDs and role ARNs side by side.
-        .sqlx_logging(false)
-        .record_stmt_in_spans(false)
-        .set_application_name("tenant-registry")
-        // A write-ahead log, so that readers do not wait; synced at every commit, because what was acknowledged must survive a power cut.
-        .map_sqlx_sqlite_opts(|sqlite| {
-            sqlite
-                .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Full)
-                .busy_timeout(BUSY)
-                .foreign_keys(true)
-        });
-    options
 }
 
 /// How often a transaction that lost a race is run again.

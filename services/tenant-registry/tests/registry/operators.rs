@@ -70,7 +70,7 @@ async fn an_offer_waits_for_the_principal_and_keeps_no_secret(#[case] kind: Kind
         }
         other => panic!("{other:?}"),
     }
-    let (tenant, offer) = world.new_offer("a").await;
+    let (_, offer) = world.new_offer("a").await;
     assert_eq!(offer.parameters["ExternalId"], offer.external_id.as_str());
     assert_eq!(offer.parameters["CallbackToken"], offer.callback_token.expose());
     assert!(!offer.quick_create_url.contains(offer.callback_token.expose()));
@@ -88,7 +88,22 @@ async fn an_offer_waits_for_the_principal_and_keeps_no_secret(#[case] kind: Kind
     for raw in world.bus.all() {
         assert!(!String::from_utf8(raw.payload).unwrap().contains(offer.callback_token.expose()));
     }
+}
 
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_is_its_tenants_alone_and_keeps_to_the_limits(#[case] kind: Kind) {
+    let world = World::new(kind).await;
+    let (tenant, offer) = world.new_offer("a").await;
+    let request = CreateEnrollmentRequest {
+        kind: EnrollmentKind::Account,
+        region: None,
+        account: None,
+        cost_export: None,
+        expires_in_s: None,
+    };
     let id = offer.enrollment.enrollment;
     let other = world.tenant("b").await;
     assert_eq!(code(world.registry.get_enrollment(other, id).await.unwrap_err()), ErrorCode::NotFound);
