@@ -2,21 +2,41 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, FromArgMatches as _, Subcommand};
 use contracts::{AccountId, IamPath};
 use messaging::NatsConfig;
 use runtime::HttpConfig;
 use telemetry::LogConfig;
 
-/// Keeps one IAM user and role for each tenant, proves that customers' roles demand our external ID, and issues short-lived credentials.
-#[derive(Debug, Parser)]
-#[command(name = "role-chain-broker", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Cli {
-    #[command(subcommand)]
-    pub command: Option<Command>,
+/// What the program is asked to do.
+#[derive(Debug)]
+pub enum Invocation {
+    Serve(Box<ServeArgs>),
+    Command(Command),
+}
 
-    #[command(flatten)]
-    pub serve: Option<ServeArgs>,
+impl Invocation {
+    /// Reads the process's arguments and environment. Does not return when they make no sense or ask for help: then it has said so.
+    #[must_use]
+    pub fn parse() -> Self {
+        let matches = command().get_matches();
+        let read = if matches.subcommand_name().is_some() {
+            Command::from_arg_matches(&matches).map(Self::Command)
+        } else {
+            ServeArgs::from_arg_matches(&matches).map(|args| Self::Serve(Box::new(args)))
+        };
+        read.unwrap_or_else(|error| error.format(&mut command()).exit())
+    }
+}
+
+/// All flags, variables and commands. Put together by hand: with derives alone, settings that all come from the environment are not seen.
+#[must_use]
+pub fn command() -> clap::Command {
+    let about = "Keeps one IAM user and role for each tenant, proves that customers' roles demand our external ID, and issues short-lived credentials";
+    let program = clap::Command::new("role-chain-broker").version(env!("CARGO_PKG_VERSION")).about(about);
+    Command::augment_subcommands(ServeArgs::augment_args(program))
+        .subcommand_negates_reqs(true)
+        .args_conflicts_with_subcommands(true)
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,12 +108,10 @@ impl BrokerConfig {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 }

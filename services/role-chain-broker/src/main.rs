@@ -2,19 +2,15 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
-use role_chain_broker::{Cli, Command, KeygenArgs, ServeArgs};
+use role_chain_broker::{Command, Invocation, KeygenArgs, ServeArgs};
 
 const PROGRAM: &str = "role-chain-broker";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Cli::parse() {
-        Cli { command: Some(Command::Keygen(args)), .. } => keygen(&args),
-        Cli { serve: Some(config), .. } => serve(config).await,
-        Cli { .. } => {
-            Cli::command().error(ErrorKind::MissingRequiredArgument, "settings are missing, see --help").exit()
-        }
+    let result = match Invocation::parse() {
+        Invocation::Command(Command::Keygen(args)) => keygen(&args),
+        Invocation::Serve(config) => serve(*config).await,
     };
     runtime::main_exit(PROGRAM, result)
 }

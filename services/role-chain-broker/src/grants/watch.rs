@@ -110,7 +110,10 @@ impl Grants {
 
     /// Reads the last grant of every connection, and then each new one. Ends only by breaking.
     async fn read(&self, part: &Part) -> Source {
-        let config = OrderedConfig { deliver_policy: DeliverPolicy::LastPerSubject, ..OrderedConfig::default() };
+        // The server wants a filter with "last per subject", even one that lets everything through.
+        let filter_subject = Stream::Grants.subjects().to_owned();
+        let config =
+            OrderedConfig { deliver_policy: DeliverPolicy::LastPerSubject, filter_subject, ..OrderedConfig::default() };
         let consumer = match self.stream.create_consumer(config).await {
             Ok(consumer) => consumer,
             Err(error) => return error.into(),

@@ -124,16 +124,16 @@ impl Issuer {
                 session_name: &session_name,
                 region: &grant.region,
             };
-            let session = self.chain.issue(grant.tenant, first_hop_policy.into(), &hop).await?;
-            Ok(Issued { session, session_name })
+            let made = self.chain.issue(grant.tenant, first_hop_policy.into(), &hop).await;
+            // Said once, and not by each of those who wait for it.
+            made.map(|session| Issued { session, session_name: session_name.clone() }).inspect_err(|error| {
+                let (tenant, connection) = (grant.tenant, grant.connection);
+                let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(%tenant, %connection, cause, "no session: {error}");
+            })
         };
         let got = self.sessions.get(key.clone(), wish.min_remaining, make).await;
-        got.map_err(|error| {
-            let (tenant, connection) = (grant.tenant, grant.connection);
-            let cause = std::error::Error::source(&*error).map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(%tenant, %connection, cause, "no session: {error}");
-            refusal(connection, &error)
-        })
+        got.map_err(|error| refusal(grant.connection, &error))
     }
 
     /// The grant may have been withdrawn while STS was asked: then what came too late for the eviction is dropped here.

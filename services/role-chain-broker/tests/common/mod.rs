@@ -1,0 +1,265 @@
+//! A broker at work between a real NATS server and the AWS emulator with IAM on; the test plays the registry.
+
+// Each test program uses a part of this.
+#![allow(dead_code)]
+
+use std::time::Duration;
+
+use aws_sdk_iam::Client as Iam;
+use contracts::{
+    AccountId, ConnectionId, ExternalId, JobId, Message, Region, RoleArn, Stream, TenantId, Timestamp,
+    connection::{ConnectionState, Grant},
+    tenant::{PrincipalReady, TenantCreated},
+    verification::{ConfirmDeletion, DeletionReported, VerificationReported, VerifyCause, VerifyConnection},
+};
+use messaging::{Backoff, Bus, ConsumerSpec, Disposition, NatsConfig, Router, seal::SealSeed};
+use sandbox::{AwsEmulator, NatsServer, NatsUser, Provider, ServiceProcess, Toolbox};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const CUSTOMER: &str = "222222222222";
+pub(crate) const REGION: &str = "eu-central-1";
+pub(crate) const WITHIN: Duration = Duration::from_secs(10);
+
+/// Dropping it ends everything.
+pub(crate) struct World {
+    pub(crate) broker: ServiceProcess,
+    pub(crate) registry: Bus,
+    pub(crate) nats: NatsServer,
+    pub(crate) emulator: AwsEmulator,
+    pub(crate) provider: Provider,
+    pub(crate) broker_key: contracts::SealingKey,
+    pub(crate) principals: mpsc::UnboundedReceiver<PrincipalReady>,
+    pub(crate) verifications: mpsc::UnboundedReceiver<VerificationReported>,
+    pub(crate) deletions: mpsc::UnboundedReceiver<DeletionReported>,
+    stop: CancellationToken,
+    _keys: tempfile::TempDir,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// A tenant with its principal's role.
+pub(crate) struct Tenant {
+    pub(crate) id: TenantId,
+    pub(crate) role: RoleArn,
+}
+
+pub(crate) async fn world() -> World {
+    let tools = tokio::task::spawn_blocking(|| Toolbox::fetch(|_| {})).await.unwrap().unwrap();
+    let (nats, emulator) = (NatsServer::start(&tools).await.unwrap(), AwsEmulator::start(&tools).await.unwrap());
+    // Without IAM every refusal below would be an accident.
+    emulator.assert_iam_is_on().await.unwrap();
+    let provider = Provider::deploy(&emulator, "111111111111", REGION).await.unwrap();
+    let keys = tempfile::tempdir().unwrap();
+    let file = |name: &str| keys.path().join(name).display().to_string();
+    let keygen = std::process::Command::new(env!("CARGO_BIN_EXE_role-chain-broker"))
+        .args(["keygen", "--key-file", &file("key"), "--seal-seed-file", &file("seed")])
+        .output()
+        .unwrap();
+    assert!(keygen.status.success());
+    let broker_key = SealSeed::from_file(keys.path().join("seed").as_path()).unwrap().public().clone();
+    let registry = bus(&nats, NatsUser::TenantRegistry).await;
+    for stream in [Stream::TenantEvents, Stream::PrincipalEvents, Stream::Jobs, Stream::Reports, Stream::Grants] {
+        registry.ensure_stream(stream).await.unwrap();
+    }
+    let credentials = &provider.role_chain_broker;
+    let environment = [
+        ("ROLEBRIDGE_NATS_URL", nats.url()),
+        ("ROLEBRIDGE_NATS_SEED_FILE", nats.seed_file(NatsUser::RoleChainBroker).display().to_string()),
+        ("ROLEBRIDGE_PROVIDER_ACCOUNT", "111111111111".to_owned()),
+        ("ROLEBRIDGE_KEY_FILE", file("key")),
+        ("ROLEBRIDGE_SEAL_SEED_FILE", file("seed")),
+        ("ROLEBRIDGE_SETTLE_SECONDS", "1".to_owned()),
+        ("AWS_REGION", REGION.to_owned()),
+        ("AWS_ENDPOINT_URL", emulator.endpoint()),
+        ("AWS_ACCESS_KEY_ID", credentials.access_key_id().to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", credentials.secret_access_key().to_owned()),
+        (
+            "RUST_LOG",
+            "debug,async_nats=info,hyper=info,hyper_util=info,aws_smithy_runtime=info,aws_config=info,aws_runtime=info"
+                .to_owned(),
+        ),
+    ];
+    let mut broker = ServiceProcess::spawn("role-chain-broker", environment).unwrap();
+    broker.wait_ready(WITHIN).await.unwrap();
+    let stop = CancellationToken::new();
+    let principals = hear(&registry, Stream::PrincipalEvents, "tenant-registry-principals", &stop);
+    let (verifications, deletions) = hear_reports(&registry, &stop);
+    World {
+        broker,
+        registry,
+        nats,
+        emulator,
+        provider,
+        broker_key,
+        principals,
+        verifications,
+        deletions,
+        stop,
+        _keys: keys,
+    }
+}
+
+pub(crate) async fn bus(nats: &NatsServer, user: NatsUser) -> Bus {
+    let config = NatsConfig {
+        nats_url: nats.url().parse().unwrap(),
+        nats_seed_file: Some(nats.seed_file(user)),
+        nats_ca_file: None,
+        nats_cert_file: None,
+        nats_key_file: None,
+        nats_replicas: 1,
+    };
+    Bus::connect(&config, user.name()).await.unwrap()
+}
+
+fn spec(stream: Stream, durable: &'static str) -> ConsumerSpec {
+    ConsumerSpec {
+        stream,
+        durable,
+        filters: Vec::new(),
+        in_flight: 8,
+        ack_wait: Duration::from_secs(10),
+        max_deliver: 5,
+        backoff: Backoff { first: Duration::from_millis(50), most: Duration::from_secs(1) },
+    }
+}
+
+fn into<T: Message>(router: Router) -> (Router, mpsc::UnboundedReceiver<T>) {
+    let (tell, told) = mpsc::unbounded_channel();
+    let router = router.on::<T, _, _>(move |event, _| {
+        drop(tell.send(event.data));
+        std::future::ready(Disposition::Done)
+    });
+    (router, told)
+}
+
+fn hear<T: Message>(
+    bus: &Bus,
+    stream: Stream,
+    durable: &'static str,
+    stop: &CancellationToken,
+) -> mpsc::UnboundedReceiver<T> {
+    let (router, told) = into(Router::new());
+    tokio::spawn(messaging::consume(bus.clone(), spec(stream, durable), router, stop.clone()));
+    told
+}
+
+fn hear_reports(
+    bus: &Bus,
+    stop: &CancellationToken,
+) -> (mpsc::UnboundedReceiver<VerificationReported>, mpsc::UnboundedReceiver<DeletionReported>) {
+    let (router, verifications) = into(Router::new());
+    let (router, deletions) = into(router);
+    tokio::spawn(messaging::consume(
+        bus.clone(),
+        spec(Stream::Reports, "tenant-registry-reports"),
+        router,
+        stop.clone(),
+    ));
+    (verifications, deletions)
+}
+
+impl World {
+    pub(crate) async fn publish<T: Message>(&self, data: T) {
+        self.registry.publish(&messaging::event(data)).await.unwrap();
+    }
+
+    /// The next of `heard`, or the broker's log.
+    pub(crate) async fn next<T>(broker: &ServiceProcess, heard: &mut mpsc::UnboundedReceiver<T>) -> T {
+        match tokio::time::timeout(WITHIN, heard.recv()).await {
+            Ok(Some(message)) => message,
+            _ => panic!("nothing came within {WITHIN:?}; the broker says:\n{}", broker.log_text()),
+        }
+    }
+
+    pub(crate) async fn tenant(&mut self) -> Tenant {
+        let id = TenantId::new();
+        self.publish(TenantCreated { tenant: id, name: "A tenant".to_owned() }).await;
+        let ready = Self::next(&self.broker, &mut self.principals).await;
+        assert_eq!(ready.tenant, id);
+        Tenant { id, role: ready.role_arn }
+    }
+
+    pub(crate) fn iam(&self, account: &str) -> Iam {
+        Iam::new(self.emulator.account(account, REGION).sdk_config())
+    }
+
+    /// A role in the customer's account, named as the customer template does, that trusts `principal` under `condition`.
+    pub(crate) async fn role(&self, principal: &RoleArn, condition: Value) -> RoleArn {
+        let mut statement =
+            json!({ "Effect": "Allow", "Principal": { "AWS": principal.as_str() }, "Action": "sts:AssumeRole" });
+        if !condition.is_null() {
+            statement["Condition"] = condition;
+        }
+        let trust = json!({ "Version": "2012-10-17", "Statement": [statement] });
+        let name = format!("rolebridge-{}", JobId::new());
+        let create = self.iam(CUSTOMER).create_role().role_name(name).path("/rolebridge/");
+        let made = create.assume_role_policy_document(trust.to_string()).send().await.unwrap();
+        RoleArn::parse(made.role().unwrap().arn()).unwrap()
+    }
+
+    /// Has the role verified, and gives the report.
+    pub(crate) async fn verify(&mut self, tenant: TenantId, role: &RoleArn, id: &ExternalId) -> VerificationReported {
+        let job = VerifyConnection {
+            job: JobId::new(),
+            tenant,
+            connection: ConnectionId::new(),
+            cause: VerifyCause::Callback,
+            role_arn: role.clone(),
+            external_id: id.clone(),
+            account: role.account().clone(),
+            region: Region::parse(REGION).unwrap(),
+            deadline: Timestamp::now().plus(WITHIN),
+        };
+        self.publish(job.clone()).await;
+        let report = Self::next(&self.broker, &mut self.verifications).await;
+        assert_eq!((report.job, report.connection), (job.job, job.connection));
+        report
+    }
+
+    pub(crate) async fn confirm(&self, tenant: TenantId, role: &RoleArn, id: &ExternalId, within: Duration) -> JobId {
+        let job = ConfirmDeletion {
+            job: JobId::new(),
+            tenant,
+            connection: ConnectionId::new(),
+            role_arn: role.clone(),
+            external_id: id.clone(),
+            region: Region::parse(REGION).unwrap(),
+            deadline: Timestamp::now().plus(within),
+        };
+        self.publish(job.clone()).await;
+        job.job
+    }
+
+    /// The value of a counter with these labels on the broker's `/metrics`; 0 when it is not there yet.
+    pub(crate) async fn counted(&self, name: &str, labels: &[&str]) -> u64 {
+        let url = format!("http://{}/metrics", self.broker.http_address());
+        let text =
+            reqwest::Client::builder().no_proxy().build().unwrap().get(url).send().await.unwrap().text().await.unwrap();
+        let of_labels = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
+        text.lines().filter(of_labels).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+}
+
+pub(crate) fn only_with(id: &ExternalId) -> Value {
+    json!({ "StringEquals": { "sts:ExternalId": id.as_str() } })
+}
+
+pub(crate) fn grant(tenant: TenantId, role: &RoleArn, id: &ExternalId) -> Grant {
+    Grant {
+        tenant,
+        connection: ConnectionId::new(),
+        state: ConnectionState::Verified,
+        tenant_active: true,
+        account: AccountId::parse(role.account().as_str()).unwrap(),
+        region: Region::parse(REGION).unwrap(),
+        role_arn: role.clone(),
+        external_id: id.clone(),
+        revision: 1,
+    }
+}

@@ -1,0 +1,323 @@
+//! The broker between a real NATS server, under the operators' own permissions, and the AWS emulator with IAM on.
+
+// Tests may panic; clippy's own exception does not reach the helpers of an integration test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use common::{CUSTOMER, REGION, Tenant, WITHIN, World, bus, grant, only_with, world};
+use contracts::{
+    ErrorCode, ExternalId, RoleArn, TenantId,
+    connection::{ConnectionState, Grant},
+    credentials::{IssueCredentials, IssueRequest, IssuedCredentials, Purpose, SealedCredentials},
+    tenant::TenantCreated,
+    verification::{Fault, Probe, ProbeOutcome, Verdict},
+};
+use futures::StreamExt as _;
+use messaging::{Bus, RequestError, seal::SealSeed};
+use role_chain_broker::purpose::first_hop_policy;
+use sandbox::NatsUser;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn a_tenant_gets_one_principal_with_one_wrapped_key() {
+    let mut world = world().await;
+    let tenant = world.tenant().await;
+    // The same event again, as after a crash before the acknowledgement.
+    world.publish(TenantCreated { tenant: tenant.id, name: "A tenant".to_owned() }).await;
+    let again = World::next(&world.broker, &mut world.principals).await;
+    assert_eq!((again.tenant, &again.role_arn), (tenant.id, &tenant.role));
+
+    let (iam, name) = (world.iam("111111111111"), format!("rolebridge-{}", tenant.id));
+    let keys = iam.list_access_keys().user_name(&name).send().await.unwrap();
+    assert_eq!(keys.access_key_metadata().len(), 1);
+    let key_id = keys.access_key_metadata()[0].access_key_id().unwrap().to_owned();
+
+    let bucket = bus(&world.nats, NatsUser::RoleChainBroker).await.key_value("rolebridge-principals", 1).await.unwrap();
+    let stored = String::from_utf8(bucket.get(tenant.id.to_string()).await.unwrap().unwrap().to_vec()).unwrap();
+    let record: Value = serde_json::from_str(&stored).unwrap();
+    assert_eq!((&record["version"], &record["state"]), (&json!("1"), &json!("ready")));
+    assert!(record["key"]["by"].as_str().unwrap().starts_with("local:"));
+    assert!(!stored.contains(&key_id), "the key is not in clear");
+    assert!(!world.broker.log_text().contains(&key_id), "nor in the log");
+}
+
+#[tokio::test]
+async fn the_three_way_probe_tells_good_roles_from_bad() {
+    let mut world = world().await;
+    let tenant = world.tenant().await;
+    let id = ExternalId::generate();
+    let cases: [(&str, Value, Verdict); 6] = [
+        ("right", only_with(&id), Verdict::Held),
+        ("attack 3: no condition", Value::Null, Verdict::Failed { fault: Fault::OpenWithoutId }),
+        (
+            "attack 4: any ID",
+            json!({ "StringLike": { "sts:ExternalId": "*" } }),
+            Verdict::Failed { fault: Fault::OpenWithRandomId },
+        ),
+        (
+            "attack 4: only if given",
+            json!({ "StringEqualsIfExists": { "sts:ExternalId": id.as_str() } }),
+            Verdict::Failed { fault: Fault::OpenWithoutId },
+        ),
+        ("another ID", only_with(&ExternalId::generate()), Verdict::Failed { fault: Fault::Refused }),
+        (
+            "attack 4: any but one",
+            json!({ "StringNotEquals": { "sts:ExternalId": "no" } }),
+            Verdict::Failed { fault: Fault::OpenWithoutId },
+        ),
+    ];
+    for (case, condition, expected) in cases {
+        let role = world.role(&tenant.role, condition).await;
+        let report = world.verify(tenant.id, &role, &id).await;
+        assert_eq!(report.verdict, expected, "{case}: {:?}", report.evidence);
+        assert!(report.evidence.iter().all(|evidence| evidence.outcome != ProbeOutcome::Indeterminate), "{case}");
+        assert_eq!(report.evidence[0].probe, Probe::RightId);
+    }
+}
+
+#[tokio::test]
+async fn attack_01_one_tenants_principal_gets_nowhere_in_anothers_role() {
+    let mut world = world().await;
+    let (anna, mallory) = (world.tenant().await, world.tenant().await);
+    let (hers, his) = (ExternalId::generate(), ExternalId::generate());
+    let role = world.role(&anna.role, only_with(&hers)).await;
+    for id in [&his, &hers] {
+        let report = world.verify(mallory.id, &role, id).await;
+        assert_eq!(report.verdict, Verdict::Failed { fault: Fault::Refused });
+    }
+    assert_eq!(world.verify(anna.id, &role, &hers).await.verdict, Verdict::Held);
+}
+
+#[tokio::test]
+async fn attack_22_a_role_that_is_late_is_waited_for() {
+    let mut world = world().await;
+    let tenant = world.tenant().await;
+    // The tenant hears of its principal and the job at the same time: the job waits for the principal.
+    let unknown = TenantId::new();
+    let (id, role) = (ExternalId::generate(), world.role(&tenant.role, Value::Null).await);
+    world.publish(TenantCreated { tenant: unknown, name: "Late".to_owned() }).await;
+    let report = world.verify(unknown, &role, &id).await;
+    assert_eq!(report.verdict, Verdict::Failed { fault: Fault::Refused });
+    assert!(report.evidence.len() >= 2, "a refusal counts only when it lasts: {:?}", report.evidence);
+}
+
+#[tokio::test]
+async fn a_deletion_is_confirmed_by_a_refusal_alone() {
+    let mut world = world().await;
+    let tenant = world.tenant().await;
+    let id = ExternalId::generate();
+    let (stays, goes) =
+        (world.role(&tenant.role, only_with(&id)).await, world.role(&tenant.role, only_with(&id)).await);
+
+    let job = world.confirm(tenant.id, &stays, &id, Duration::from_secs(5)).await;
+    let report = World::next(&world.broker, &mut world.deletions).await;
+    assert_eq!((report.job, report.gone), (job, false));
+
+    let job = world.confirm(tenant.id, &goes, &id, WITHIN).await;
+    // It is asked at least once while the role is there.
+    while world.counted("rolebridge_probes_total", &[r#"outcome="succeeded""#, r#"probe="right-id""#]).await < 2 {
+        tokio::task::yield_now().await;
+    }
+    world.iam(CUSTOMER).delete_role().role_name(goes.name()).send().await.unwrap();
+    let report = World::next(&world.broker, &mut world.deletions).await;
+    assert_eq!((report.job, report.gone), (job, true));
+    assert_eq!(report.evidence.last().unwrap().outcome, ProbeOutcome::Refused);
+}
+
+/// The rule that a first hop for issuing is bound by, in the emulator's own evaluation: without it the tests above would prove less than they say.
+#[tokio::test]
+async fn a_first_hop_that_is_bound_to_ids_can_use_no_other() {
+    let world = world().await;
+    let account = world.emulator.account("111111111111", REGION);
+    let (iam, sts) = (world.iam("111111111111"), aws_sdk_sts::Client::new(account.sdk_config()));
+    let allowed = json!({ "Version": "2012-10-17", "Statement": [{ "Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*" }] });
+    let trust = json!({ "Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Principal": { "AWS": "arn:aws:iam::111111111111:root" }, "Action": "sts:AssumeRole",
+    }]});
+    let made =
+        iam.create_role().role_name("principal").assume_role_policy_document(trust.to_string()).send().await.unwrap();
+    iam.put_role_policy()
+        .role_name("principal")
+        .policy_name("p")
+        .policy_document(allowed.to_string())
+        .send()
+        .await
+        .unwrap();
+    let principal = RoleArn::parse(made.role().unwrap().arn()).unwrap();
+    let (mine, others) = (ExternalId::generate(), ExternalId::generate());
+    let roles = [
+        (&mine, world.role(&principal, only_with(&mine)).await),
+        (&others, world.role(&principal, only_with(&others)).await),
+    ];
+
+    let policy = first_hop_policy(principal.partition(), &[], &mine);
+    let first =
+        sts.assume_role().role_arn(principal.as_str()).role_session_name("first").policy(policy).send().await.unwrap();
+    let keys = first.credentials().unwrap();
+    let keys = Credentials::new(
+        keys.access_key_id(),
+        keys.secret_access_key(),
+        Some(keys.session_token().to_owned()),
+        None,
+        "test",
+    );
+    let bound = aws_sdk_sts::Client::new(&world.emulator.sdk_config(REGION, keys));
+    for (id, role) in roles {
+        let hop = bound.assume_role().role_arn(role.as_str()).role_session_name("second").external_id(id.as_str());
+        assert_eq!(hop.send().await.is_ok(), *id == mine);
+    }
+}
+
+struct Job {
+    bus: Bus,
+    seal: SealSeed,
+}
+
+impl Job {
+    async fn new(world: &World) -> Self {
+        Self { bus: bus(&world.nats, NatsUser::Job).await, seal: SealSeed::generate().unwrap() }
+    }
+
+    async fn ask(&self, grant: &Grant) -> Result<IssuedCredentials, RequestError> {
+        let request = IssueRequest {
+            requester_key: self.seal.public().clone(),
+            requester: "nightly-costs".to_owned(),
+            duration_s: Some(43_200),
+            min_remaining_s: None,
+        };
+        let subject = IssueCredentials::subject(Purpose::CostRead, grant.tenant, grant.connection);
+        self.bus.request::<IssueCredentials>(subject, &request, WITHIN).await
+    }
+
+    async fn refused(&self, grant: &Grant) -> ErrorCode {
+        self.ask(grant).await.unwrap_err().refusal().expect("the broker's own word").code
+    }
+}
+
+async fn connected(world: &mut World) -> (Tenant, Grant) {
+    let tenant = world.tenant().await;
+    let id = ExternalId::generate();
+    let role = world.role(&tenant.role, only_with(&id)).await;
+    let grant = grant(tenant.id, &role, &id);
+    (tenant, grant)
+}
+
+#[tokio::test]
+async fn credentials_come_sealed_and_work_and_end_with_the_grant() {
+    let mut world = world().await;
+    let (_, first) = connected(&mut world).await;
+    let job = Job::new(&world).await;
+    assert_eq!(job.refused(&first).await, ErrorCode::NotFound);
+    world.publish(first.clone()).await;
+
+    let issued = job.ask(&first).await.unwrap();
+    assert_eq!(issued.broker_key, world.broker_key);
+    let plain = job.seal.open(&world.broker_key, &issued.sealed).unwrap();
+    let opened: SealedCredentials = serde_json::from_slice(&plain).unwrap();
+    let credentials = Credentials::new(
+        &opened.access_key_id,
+        opened.secret_access_key.expose(),
+        Some(opened.session_token.expose().to_owned()),
+        None,
+        "test",
+    );
+    let who = world.emulator.caller_identity(REGION, credentials).await.unwrap();
+    assert_eq!(who.account, CUSTOMER);
+    assert!(who.arn.contains("/nightly-costs.cost-read."), "{}", who.arn);
+
+    // Attack 29: neither the session nor its parts are in the log, which here holds everything down to debug.
+    let log = world.broker.log_text();
+    for canary in [opened.access_key_id.as_str(), opened.secret_access_key.expose(), opened.session_token.expose()] {
+        assert!(!log.contains(canary), "a credential is in the log");
+    }
+
+    // Attack 31: the registry takes its word back; what is cached is not handed out again.
+    world.publish(Grant { revision: 2, state: ConnectionState::Insecure, ..first.clone() }).await;
+    assert_eq!(until_refused(&job, &first).await, ErrorCode::NotVerified);
+    // A word that is older than the last changes nothing.
+    world.publish(Grant { revision: 1, ..first.clone() }).await;
+    world.publish(Grant { revision: 3, tenant_active: false, ..first.clone() }).await;
+    while job.refused(&first).await != ErrorCode::Denied {}
+}
+
+async fn until_refused(job: &Job, grant: &Grant) -> ErrorCode {
+    let began = std::time::Instant::now();
+    loop {
+        match job.ask(grant).await {
+            Ok(_) => assert!(began.elapsed() < WITHIN, "it is still issued for"),
+            Err(error) => return error.refusal().expect("the broker's own word").code,
+        }
+    }
+}
+
+#[tokio::test]
+async fn attack_24_a_thousand_requests_are_two_calls() {
+    let mut world = world().await;
+    let (_, grant) = connected(&mut world).await;
+    world.publish(grant.clone()).await;
+    let job = Job::new(&world).await;
+    let calls = async |world: &World| world.counted("rolebridge_sts_calls_total", &[r#"action="AssumeRole""#]).await;
+    let before = calls(&world).await;
+    let answers: Vec<_> =
+        futures::stream::iter(0..1000).map(|_| job.ask(&grant)).buffer_unordered(1000).collect().await;
+    let failed = answers.iter().filter_map(|answer| answer.as_ref().err()).next();
+    assert!(failed.is_none(), "{failed:?}; the broker says:\n{}", world.broker.log_text());
+    assert_eq!(calls(&world).await - before, 2);
+    assert_eq!(world.counted("rolebridge_issue_cache_total", &[r#"hit="true""#]).await, 999);
+}
+
+#[tokio::test]
+async fn attack_26_who_may_ask_is_decided_by_the_bus_and_by_the_broker() {
+    let mut world = world().await;
+    let (_, grant) = connected(&mut world).await;
+    let (_, others) = connected(&mut world).await;
+    world.publish(grant.clone()).await;
+    world.publish(others.clone()).await;
+    let job = Job::new(&world).await;
+    job.ask(&grant).await.unwrap();
+    // The other tenant's connection under this tenant's name, and the other way round.
+    assert_eq!(job.refused(&Grant { connection: others.connection, ..grant.clone() }).await, ErrorCode::NotFound);
+    assert_eq!(job.refused(&Grant { tenant: others.tenant, ..grant.clone() }).await, ErrorCode::NotFound);
+
+    // A purpose that there is not: an operator may ask for anything, and the broker denies it.
+    let operator = bus(&world.nats, NatsUser::Operator).await;
+    let subject = format!("rolebridge.rpc.v1.credentials.issue.root.{}.{}", grant.tenant, grant.connection);
+    let body = json!({ "requester_key": job.seal.public(), "requester": "operator" }).to_string();
+    let reply = operator.client().request(subject, body.into()).await.unwrap();
+    assert_eq!(reply.headers.unwrap().get("Nats-Service-Error-Code").unwrap().as_str(), "403");
+    // Somebody who only reads events does not even reach it.
+    let reader = bus(&world.nats, NatsUser::Events).await;
+    let subject = IssueCredentials::subject(Purpose::CostRead, grant.tenant, grant.connection);
+    let request = IssueRequest {
+        requester_key: job.seal.public().clone(),
+        requester: "events".to_owned(),
+        duration_s: None,
+        min_remaining_s: None,
+    };
+    let unheard = reader.request::<IssueCredentials>(subject, &request, Duration::from_secs(2)).await;
+    assert!(
+        matches!(
+            unheard,
+            Err(RequestError::TimedOut { .. } | RequestError::NoResponders { .. } | RequestError::Send { .. })
+        ),
+        "{unheard:?}"
+    );
+}
+
+#[tokio::test]
+async fn it_drains_on_sigterm_and_knows_its_grants_after_a_restart() {
+    let mut world = world().await;
+    let (_, grant) = connected(&mut world).await;
+    world.publish(grant.clone()).await;
+    let job = Job::new(&world).await;
+    job.ask(&grant).await.unwrap();
+    let status = world.broker.terminate(Duration::from_secs(20)).await.unwrap();
+    assert!(status.success(), "{}", world.broker.log_text());
+    world.broker.restart().unwrap();
+    world.broker.wait_ready(WITHIN).await.unwrap();
+    job.ask(&grant).await.unwrap();
+}
