@@ -1,5 +1,7 @@
 //! What the command line says when it is held wrong.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the verdict")]
+
 use std::process::{Command, Output};
 
 fn rolebridge(arguments: &[&str]) -> Output {

@@ -127,7 +127,10 @@ mod tests {
     fn a_role_in_each_partition() {
         for partition in ["aws", "aws-cn", "aws-us-gov", "aws-iso-b"] {
             let arn = RoleArn::parse(&format!("arn:{partition}:iam::222222222222:role/a/b/name")).unwrap();
-            assert_eq!((arn.partition().as_str(), arn.account().as_str(), arn.name()), (partition, "222222222222", "name"));
+            assert_eq!(
+                (arn.partition().as_str(), arn.account().as_str(), arn.name()),
+                (partition, "222222222222", "name")
+            );
         }
     }
 

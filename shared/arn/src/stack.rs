@@ -21,9 +21,8 @@ impl StackId {
         let (partition, service, region, account, resource) = split_arn(text).ok_or(wrong("but the text is no ARN"))?;
         let rest = resource.strip_prefix("stack/").filter(|_| service == "cloudformation");
         let (name, id) = rest.and_then(|rest| rest.split_once('/')).ok_or(wrong("but the ARN is no stack's"))?;
-        let name_is_fine = !name.is_empty()
-            && name.len() <= 128
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let name_is_fine =
+            !name.is_empty() && name.len() <= 128 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let id_is_fine = (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
         if !name_is_fine || !id_is_fine {
             return Err(wrong("but its name or its identifier is malformed"));
@@ -75,7 +74,10 @@ mod tests {
     #[test]
     fn the_parts_of_a_stack_id() {
         let stack = StackId::parse("arn:aws-cn:cloudformation:cn-north-1:222222222222:stack/rolebridge/0b9f").unwrap();
-        assert_eq!((stack.region().as_str(), stack.account().as_str(), stack.partition().as_str()), ("cn-north-1", "222222222222", "aws-cn"));
+        assert_eq!(
+            (stack.region().as_str(), stack.account().as_str(), stack.partition().as_str()),
+            ("cn-north-1", "222222222222", "aws-cn")
+        );
     }
 
     #[test]

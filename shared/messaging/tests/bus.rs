@@ -1,5 +1,13 @@
 //! The bus against a real nats-server, under the permissions that operators use.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests, where a panic is the verdict"
+)]
+
 use std::{
     sync::{
         Arc,
@@ -12,7 +20,9 @@ use contracts::{
     CloudEvent, ErrorCode, ErrorReply, Stream, TenantId, Timestamp,
     tenant::{CreateTenant, CreateTenantRequest, Empty, GetTenant, Tenant, TenantCreated, TenantState},
 };
-use messaging::{Backoff, Bus, ConsumerSpec, Disposition, EndpointServer, NatsConfig, RequestError, Router, consume, event, header};
+use messaging::{
+    Backoff, Bus, ConsumerSpec, Disposition, EndpointServer, NatsConfig, RequestError, Router, consume, event, header,
+};
 use sandbox::{NatsServer, NatsUser, Toolbox};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -53,7 +63,11 @@ fn spec(max_deliver: i64) -> ConsumerSpec {
 }
 
 /// Runs `router` as the broker until the token is cancelled.
-async fn consuming(server: &NatsServer, max_deliver: i64, router: Router) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+async fn consuming(
+    server: &NatsServer,
+    max_deliver: i64,
+    router: Router,
+) -> (CancellationToken, tokio::task::JoinHandle<()>) {
     let (bus, token) = (bus(server, NatsUser::RoleChainBroker).await, CancellationToken::new());
     bus.ensure_stream(Stream::DeadLetters).await.unwrap();
     let stop = token.clone();
@@ -171,7 +185,9 @@ async fn shutdown_finishes_what_is_in_hand() {
     tokio::time::timeout(SOON, task).await.expect("the consumer did not end").unwrap();
     let operator = bus(&server, NatsUser::Operator).await;
     let mut stream = operator.jetstream().get_stream(Stream::TenantEvents.name()).await.unwrap();
-    let consumer = stream.get_consumer::<messaging::async_nats::jetstream::consumer::pull::Config>("role-chain-broker-tenants").await;
+    let consumer = stream
+        .get_consumer::<messaging::async_nats::jetstream::consumer::pull::Config>("role-chain-broker-tenants")
+        .await;
     let pending = tokio::time::timeout(SOON, async {
         let mut consumer = consumer.unwrap();
         while consumer.info().await.unwrap().num_ack_pending > 0 {
@@ -211,7 +227,13 @@ async fn a_consumer_outlives_a_restart_of_the_server() {
 }
 
 fn tenant(name: String) -> Tenant {
-    Tenant { tenant: TenantId::new(), name, state: TenantState::Active, principal_role: None, created_at: Timestamp::now() }
+    Tenant {
+        tenant: TenantId::new(),
+        name,
+        state: TenantState::Active,
+        principal_role: None,
+        created_at: Timestamp::now(),
+    }
 }
 
 /// The registry's two endpoints, one of which goes wrong in every way.
@@ -229,7 +251,9 @@ async fn serving(server: &NatsServer) -> CancellationToken {
         .await
         .unwrap();
     let endpoints = endpoints
-        .serve::<GetTenant, _, _>(|call| async move { Ok(Tenant { tenant: call.token(0)?, ..tenant("found".to_owned()) }) })
+        .serve::<GetTenant, _, _>(
+            |call| async move { Ok(Tenant { tenant: call.token(0)?, ..tenant("found".to_owned()) }) },
+        )
         .await
         .unwrap();
     let token = CancellationToken::new();
@@ -285,11 +309,13 @@ async fn discovery_shows_the_endpoints_with_their_schemas() {
             }
         }
     });
-    let info: serde_json::Value = serde_json::from_slice(&info.await.expect("nobody answers discovery").payload).unwrap();
+    let info: serde_json::Value =
+        serde_json::from_slice(&info.await.expect("nobody answers discovery").payload).unwrap();
     let endpoint = info["endpoints"].as_array().unwrap().iter().find(|endpoint| endpoint["name"] == "tenants-create");
     let endpoint = endpoint.expect("the endpoint is not announced");
     assert_eq!(endpoint["subject"], "rolebridge.rpc.v1.tenants.create");
-    let schema: serde_json::Value = serde_json::from_str(endpoint["metadata"]["request_schema"].as_str().unwrap()).unwrap();
+    let schema: serde_json::Value =
+        serde_json::from_str(endpoint["metadata"]["request_schema"].as_str().unwrap()).unwrap();
     assert_eq!(schema["additionalProperties"], false);
     token.cancel();
 }
