@@ -18,7 +18,10 @@ use contracts::{
 };
 use futures::StreamExt as _;
 use messaging::{Bus, RequestError, seal::SealSeed};
-use role_chain_broker::purpose::first_hop_policy;
+use role_chain_broker::{
+    purpose::first_hop_policy,
+    wrap::{KeyWrapper as _, KmsKey},
+};
 use sandbox::NatsUser;
 use serde_json::{Value, json};
 
@@ -320,4 +323,17 @@ async fn it_drains_on_sigterm_and_knows_its_grants_after_a_restart() {
     world.broker.restart().unwrap();
     world.broker.wait_ready(WITHIN).await.unwrap();
     job.ask(&grant).await.unwrap();
+}
+
+#[tokio::test]
+async fn kms_wraps_for_one_tenant_alone() {
+    let world = world().await;
+    // With the rights of the broker, and nothing more.
+    let sdk = world.emulator.sdk_config(REGION, world.provider.role_chain_broker.clone());
+    let key = KmsKey::new(&sdk, world.provider.wrapping_key_arn.clone());
+    let (tenant, other) = (TenantId::new(), TenantId::new());
+    let wrapped = key.wrap(tenant, b"canary").await.unwrap();
+    assert!(wrapped.by.starts_with("kms:") && !serde_json::to_string(&wrapped).unwrap().contains("canary"));
+    assert_eq!(&**key.unwrap(tenant, &wrapped).await.unwrap(), b"canary");
+    assert!(key.unwrap(other, &wrapped).await.is_err());
 }

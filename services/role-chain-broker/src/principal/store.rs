@@ -1,8 +1,8 @@
 //! The bucket of principals: read, and written only by whoever has read the last value.
 
-use async_nats::jetstream::kv;
 use async_trait::async_trait;
 use contracts::TenantId;
+use messaging::async_nats::jetstream::kv;
 
 use super::record::{Record, RecordError};
 
