@@ -23,7 +23,7 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = runtime::usage::parse();
     tokio::select! {
         result = demo::run(args.json, args.keep) => runtime::main_exit("cargo demo", result),
         // Dropping the demo ends everything that it has started.

@@ -22,13 +22,13 @@ impl Invocation {
     /// Reads the process's arguments and environment. Does not return when they make no sense or ask for help: then it has said so.
     #[must_use]
     pub fn parse() -> Self {
-        let matches = command().get_matches();
+        let matches = runtime::usage::matches(command());
         let read = if matches.subcommand_name().is_some() {
             Command::from_arg_matches(&matches).map(Self::Command)
         } else {
             Config::from_arg_matches(&matches).map(|config| Self::Serve(Box::new(config)))
         };
-        read.unwrap_or_else(|error| error.format(&mut command()).exit())
+        read.unwrap_or_else(|error| runtime::usage::refuse(&error, &command()))
     }
 }
 
@@ -78,6 +78,11 @@ pub struct Config {
     #[arg(long, env = "ROLEBRIDGE_SQS_POLLERS", default_value_t = 2, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub sqs_pollers: u16,
 
+    /// Seconds for which a taken message is hidden from other pollers, whatever the queue's own setting; extended while it is worked on.
+    /// A message whose instance was killed comes again after so long.
+    #[arg(long, env = "ROLEBRIDGE_SQS_VISIBILITY", default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(5..=43_200))]
+    pub sqs_visibility: u64,
+
     /// Whether SNS signatures are checked.
     #[arg(long, env = "ROLEBRIDGE_SNS_SIGNATURE", default_value = "verify", value_enum)]
     pub sns_signature: SnsSignature,
@@ -124,6 +129,10 @@ impl Config {
             return Err(ConfigError::SkipOutsideSandbox);
         }
         Ok(())
+    }
+
+    pub(crate) fn visibility(&self) -> Duration {
+        Duration::from_secs(self.sqs_visibility)
     }
 
     pub(crate) fn deadline(&self) -> Duration {

@@ -14,8 +14,6 @@ mod show;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::{
     args::{Args, Command},
     error::CliError,
@@ -24,7 +22,7 @@ use crate::{
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = runtime::usage::parse();
     runtime::main_exit("rolebridge", run(args).await)
 }
 

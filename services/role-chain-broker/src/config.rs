@@ -19,13 +19,13 @@ impl Invocation {
     /// Reads the process's arguments and environment. Does not return when they make no sense or ask for help: then it has said so.
     #[must_use]
     pub fn parse() -> Self {
-        let matches = command().get_matches();
+        let matches = runtime::usage::matches(command());
         let read = if matches.subcommand_name().is_some() {
             Command::from_arg_matches(&matches).map(Self::Command)
         } else {
             ServeArgs::from_arg_matches(&matches).map(|args| Self::Serve(Box::new(args)))
         };
-        read.unwrap_or_else(|error| error.format(&mut command()).exit())
+        read.unwrap_or_else(|error| runtime::usage::refuse(&error, &command()))
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use tenant_registry::{Config, SERVICE};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    runtime::main_exit(SERVICE, serve(Config::parse()).await)
+    runtime::main_exit(SERVICE, serve(runtime::usage::parse::<Config>()).await)
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

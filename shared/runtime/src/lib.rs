@@ -8,6 +8,7 @@ mod health;
 mod http;
 mod signals;
 mod supervisor;
+pub mod usage;
 
 pub use exit::main_exit;
 pub use health::{Health, Part};
