@@ -11,7 +11,7 @@ use contracts::{
     tenant::PrincipalReady,
     verification::{DeletionReported, VerificationReported},
 };
-use messaging::{Backoff, ConsumerSpec, Disposition, Router};
+use messaging::{ACK_WAIT, Backoff, ConsumerSpec, Disposition, Router};
 
 use crate::{
     flow::{HandleError, Registry},
@@ -24,7 +24,7 @@ fn spec(stream: Stream, durable: &'static str, filters: &[&str]) -> ConsumerSpec
         durable,
         filters: filters.iter().map(|&filter| filter.to_owned()).collect(),
         in_flight: 32,
-        ack_wait: Duration::from_secs(30),
+        ack_wait: ACK_WAIT,
         max_deliver: 100,
         backoff: Backoff { first: Duration::from_millis(200), most: Duration::from_secs(10) },
     }

@@ -6,6 +6,7 @@ use contracts::{
     ConnectionId, EnrollmentId, TenantId,
     callback::{Answer, CallbackReceived, RequestType},
 };
+use tracing::{Instrument as _, field};
 
 use super::{HandleError, Registry, answer};
 use crate::{
@@ -61,7 +62,23 @@ impl Registry {
     /// # Errors
     /// When the store or the bus failed: nothing is lost by handling it again.
     pub async fn callback(&self, callback: &CallbackReceived) -> Result<Handled, HandleError> {
-        let handled = match answer::find(self.store.db(), &callback.key).await? {
+        let kind = match callback.request_type {
+            RequestType::Create => "create",
+            RequestType::Update => "update",
+            RequestType::Delete => "delete",
+        };
+        let span = tracing::info_span!("decide on a callback", request = kind, result = field::Empty);
+        let handled = self.decide(callback).instrument(span.clone()).await?;
+        span.record("result", handled.word());
+        self.metrics.callback(kind, handled.word());
+        span.in_scope(
+            || tracing::info!(request = kind, stack = %callback.key.stack_id, result = handled.word(), "callback handled"),
+        );
+        Ok(handled)
+    }
+
+    async fn decide(&self, callback: &CallbackReceived) -> Result<Handled, HandleError> {
+        Ok(match answer::find(self.store.db(), &callback.key).await? {
             Some(row) => match answer::outcome_of(row) {
                 Some(outcome) => {
                     self.publish(outcome).await?;
@@ -70,15 +87,7 @@ impl Registry {
                 None => Handled::StillVerifying,
             },
             None => self.first_time(callback).await?,
-        };
-        let kind = match callback.request_type {
-            RequestType::Create => "create",
-            RequestType::Update => "update",
-            RequestType::Delete => "delete",
-        };
-        self.metrics.callback(kind, handled.word());
-        tracing::info!(request = kind, stack = %callback.key.stack_id, result = handled.word(), "callback handled");
-        Ok(handled)
+        })
     }
 
     async fn first_time(&self, callback: &CallbackReceived) -> Result<Handled, HandleError> {

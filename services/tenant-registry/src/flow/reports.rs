@@ -14,6 +14,7 @@ use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, ModelTrait, QueryFilter, QueryOrder,
     QuerySelect,
 };
+use tracing::Instrument as _;
 
 use super::{
     HandleError, Registry, answer,
@@ -56,12 +57,13 @@ impl Registry {
     }
 
     async fn verified_or_not(&self, report: &VerificationReported, actor: Actor) -> Result<Reported, HandleError> {
-        let result = transaction!(self.store, tx => verification_in(&tx, report, actor))?;
         let verdict = match report.verdict {
             Verdict::Held => "held",
             Verdict::Failed { .. } => "failed",
             Verdict::Indeterminate => "indeterminate",
         };
+        let span = tracing::info_span!("decide on a report", job = "verify", verdict);
+        let result = async { transaction!(self.store, tx => verification_in(&tx, report, actor)) }.instrument(span).await?;
         Ok(self.reported("verify", verdict, report.connection, result))
     }
 
@@ -72,8 +74,10 @@ impl Registry {
     }
 
     async fn gone_or_not(&self, report: &DeletionReported, actor: Actor) -> Result<Reported, HandleError> {
-        let result = transaction!(self.store, tx => deletion_in(&tx, report, actor))?;
-        Ok(self.reported("confirm-deletion", if report.gone { "gone" } else { "there" }, report.connection, result))
+        let verdict = if report.gone { "gone" } else { "there" };
+        let span = tracing::info_span!("decide on a report", job = "confirm-deletion", verdict);
+        let result = async { transaction!(self.store, tx => deletion_in(&tx, report, actor)) }.instrument(span).await?;
+        Ok(self.reported("confirm-deletion", verdict, report.connection, result))
     }
 
     fn reported(
