@@ -23,7 +23,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use contracts::{CloudEvent, Message as _, Stream, callback::CallbackOutcome};
 use messaging::{
-    Backoff, Bus, BusError, ConnectError, ConsumerSpec, Router,
+    ACK_WAIT, Backoff, Bus, BusError, ConnectError, ConsumerSpec, Router,
     seal::{SealError, SealSeed},
 };
 use runtime::{Health, HttpError, HttpServer, Part, RuntimeError, Supervisor};
@@ -31,7 +31,7 @@ use telemetry::Telemetry;
 use tokio_util::sync::CancellationToken;
 
 use answer::{AddressRules, Answerer, HttpPut, InHand};
-use intake::{Intake, Poller, VISIBILITY};
+use intake::{Intake, Poller};
 use metrics::Metrics;
 use queue::{Queue, SqsQueue};
 use sns::{Certificates, Gate, SignatureCheck};
@@ -105,7 +105,7 @@ pub async fn run(config: Config, telemetry: Telemetry, shutdown: CancellationTok
             queue: queue.clone(),
             intake: intake.clone(),
             health: queue_health.clone(),
-            visibility: VISIBILITY,
+            visibility: config.visibility(),
         };
         supervisor.spawn("poller", poller.run(supervisor.token()));
     }
@@ -146,7 +146,7 @@ fn outcomes() -> ConsumerSpec {
         durable: "callback-ingest-outcomes",
         filters: vec![CallbackOutcome::SUBJECT.to_owned()],
         in_flight: ANSWERS_IN_FLIGHT,
-        ack_wait: Duration::from_secs(30),
+        ack_wait: ACK_WAIT,
         max_deliver: 20,
         backoff: Backoff { first: Duration::from_secs(1), most: Duration::from_secs(30) },
     }

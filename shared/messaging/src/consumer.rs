@@ -23,6 +23,9 @@ use tracing::Instrument;
 
 use crate::{Bus, DeadLetter, Delivery, Disposition, Router, publish::TRACEPARENT};
 
+/// `ack_wait` of the services' consumers. It bounds how long a message waits whose worker was killed; one that works says so every third of it.
+pub const ACK_WAIT: Duration = Duration::from_secs(10);
+
 /// Waiting between tries: doubles from `first` up to `most`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {

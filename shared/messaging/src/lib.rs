@@ -22,7 +22,7 @@ mod streams;
 pub use async_nats;
 pub use bus::{Bus, BusError};
 pub use config::{ConnectError, NatsConfig};
-pub use consumer::{Backoff, ConsumeError, ConsumerSpec, consume};
+pub use consumer::{ACK_WAIT, Backoff, ConsumeError, ConsumerSpec, consume};
 pub use dead_letter::{DeadLetter, header};
 pub use endpoint::{Call, EndpointServer, ServeError};
 pub use publish::{PublishError, RawMessage, event};

@@ -26,9 +26,9 @@ use crate::{
 };
 
 pub use outlet::{MemoryOutlet, Note, Outlet, OutletError, Sent};
-pub use poller::{Poller, VISIBILITY};
+pub use poller::Poller;
 
-/// Longest that one message may take: well under its visibility.
+/// Longest that one message may take; its visibility is extended meanwhile.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Waits before a kept message comes again: doubled each time.
 const FIRST_AGAIN: Duration = Duration::from_secs(5);

@@ -14,8 +14,6 @@ use crate::{
     queue::{Queue, QueueError, Receipt, Received},
 };
 
-/// How long a taken message is hidden from others; renewed at half of it while work is under way.
-pub const VISIBILITY: Duration = Duration::from_secs(60);
 /// SQS's longest.
 const LONG_POLL: Duration = Duration::from_secs(20);
 /// How often a closed bus is looked at again. Nothing is taken meanwhile: each taking counts towards the queue's own dead letters.
@@ -28,6 +26,7 @@ pub struct Poller {
     pub queue: Arc<dyn Queue>,
     pub intake: Arc<Intake>,
     pub health: runtime::Part,
+    /// How long a taken message is hidden from others; renewed at half of it while work is under way.
     pub visibility: Duration,
 }
 

@@ -10,6 +10,9 @@ use crate::{
     testing,
 };
 
+/// For how long a taken message is hidden.
+const HIDDEN: Duration = Duration::from_secs(15);
+
 struct World {
     queue: Arc<MemoryQueue>,
     outlet: Arc<MemoryOutlet>,
@@ -40,7 +43,7 @@ impl World {
             metrics: Metrics::default(),
         });
         let (health, shutdown) = (runtime::Health::new(), CancellationToken::new());
-        let poller = Poller { queue: queue.clone(), intake, health: health.part("sqs"), visibility: VISIBILITY };
+        let poller = Poller { queue: queue.clone(), intake, health: health.part("sqs"), visibility: HIDDEN };
         let token = shutdown.clone();
         let running = tokio::spawn(async move {
             let Ok(()) = poller.run(token).await;
@@ -230,7 +233,7 @@ async fn work_under_way_stays_hidden_and_is_finished_at_shutdown() {
     assert_eq!((queue.left(), outlet.1.look(|sent| sent.callbacks.len())), (0, 1));
     assert!(queue.extended() >= 4, "renewed {} times in 25 s", queue.extended());
     // Nobody else got it meanwhile: it is gone and was delivered once.
-    assert!(queue.receive(Duration::ZERO, VISIBILITY).await.unwrap().is_empty());
+    assert!(queue.receive(Duration::ZERO, HIDDEN).await.unwrap().is_empty());
 }
 
 #[test]

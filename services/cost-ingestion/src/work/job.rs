@@ -13,7 +13,7 @@ use contracts::costs::{
     Amount as WireAmount, BillingPeriod, CostTotal, CostsFailed, CostsIngested, Currency, IngestCosts,
 };
 use contracts::{CloudEvent, Message as _, Stream};
-use messaging::{Backoff, Bus, ConsumerSpec, Delivery, Disposition, PublishError, Router, event};
+use messaging::{ACK_WAIT, Backoff, Bus, ConsumerSpec, Delivery, Disposition, PublishError, Router, event};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub fn consumer(workers: usize) -> ConsumerSpec {
         durable: "cost-ingestion-jobs",
         filters: vec![IngestCosts::SUBJECT.to_owned()],
         in_flight: workers,
-        ack_wait: Duration::from_secs(30),
+        ack_wait: ACK_WAIT,
         max_deliver: 8,
         backoff: Backoff { first: Duration::from_secs(2), most: Duration::from_secs(300) },
     }

@@ -8,7 +8,7 @@ use super::{moment, same_id};
 use contracts::connection::{ConnectionDisconnected, ConnectionInsecure, ConnectionRevoked, ConnectionVerified};
 use contracts::costs::IngestCosts;
 use contracts::{CloudEvent, ConnectionId, EventId, JobId, Message as _, Stream, TenantId, Timestamp};
-use messaging::{Backoff, Bus, ConsumerSpec, Disposition, PublishError, Router, event};
+use messaging::{ACK_WAIT, Backoff, Bus, ConsumerSpec, Disposition, PublishError, Router, event};
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ pub fn consumer() -> ConsumerSpec {
         filters: filters.map(str::to_owned).to_vec(),
         // One at a time: two words on one connection do not overtake each other here.
         in_flight: 1,
-        ack_wait: Duration::from_secs(30),
+        ack_wait: ACK_WAIT,
         max_deliver: 20,
         backoff: Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) },
     }

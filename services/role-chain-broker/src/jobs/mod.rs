@@ -11,7 +11,7 @@ use contracts::{
     CloudEvent, EventId, JobId, Message, Stream,
     verification::{ConfirmDeletion, VerifyConnection},
 };
-use messaging::{Backoff, Bus, ConsumerSpec, Disposition, Router};
+use messaging::{ACK_WAIT, Backoff, Bus, ConsumerSpec, Disposition, Router};
 use tokio_util::sync::CancellationToken;
 
 use crate::probe::Prober;
@@ -35,7 +35,7 @@ pub fn consumer() -> ConsumerSpec {
         filters: vec![VerifyConnection::SUBJECT.to_owned(), ConfirmDeletion::SUBJECT.to_owned()],
         // Nearly all of a job is waiting.
         in_flight: 256,
-        ack_wait: Duration::from_secs(30),
+        ack_wait: ACK_WAIT,
         // Every job has a deadline, after which it is reported: it is that which ends it, and not a count.
         max_deliver: 100_000,
         backoff: Backoff { first: Duration::from_millis(500), most: Duration::from_secs(15) },

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use contracts::{Stream, tenant::PrincipalReady, tenant::TenantCreated};
-use messaging::{Backoff, Bus, ConsumerSpec, Disposition, Router};
+use messaging::{ACK_WAIT, Backoff, Bus, ConsumerSpec, Disposition, Router};
 
 use super::maker::{MakeError, Maker};
 
@@ -18,7 +18,7 @@ pub fn consumer() -> ConsumerSpec {
         durable: "role-chain-broker-tenants",
         filters: vec!["rolebridge.events.v1.tenant.created.*".to_owned()],
         in_flight: 8,
-        ack_wait: Duration::from_secs(30),
+        ack_wait: ACK_WAIT,
         // An outage of AWS or wrong rights may last for hours, and the tenant still wants its principal: about three days.
         max_deliver: 4_500,
         backoff: Backoff { first: Duration::from_millis(500), most: Duration::from_secs(60) },
