@@ -63,7 +63,8 @@ impl Registry {
             Verdict::Indeterminate => "indeterminate",
         };
         let span = tracing::info_span!("decide on a report", job = "verify", verdict);
-        let result = async { transaction!(self.store, tx => verification_in(&tx, report, actor)) }.instrument(span).await?;
+        let result =
+            async { transaction!(self.store, tx => verification_in(&tx, report, actor)) }.instrument(span).await?;
         Ok(self.reported("verify", verdict, report.connection, result))
     }
 
