@@ -72,7 +72,7 @@ pub struct EnrollmentOffer {
     pub enrollment: Enrollment,
     pub external_id: ExternalId,
     pub callback_token: CallbackToken,
-    /// Opens the CloudFormation console with everything filled in.
+    /// Opens the CloudFormation console with everything filled in but the callback token, which its page asks for: CloudFormation ignores `NoEcho` parameters in links.
     pub quick_create_url: String,
     /// The same as one `aws cloudformation create-stack` command; for an organization the StackSet commands, one a line.
     pub commands: Vec<String>,
