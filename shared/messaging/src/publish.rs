@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::{HeaderMap, header::NATS_MESSAGE_ID, jetstream::message::PublishMessage};
 use bytes::Bytes;
 use contracts::{CloudEvent, EventId, Message, Subject};
+use tracing::Instrument as _;
 
 use crate::Bus;
 
@@ -66,12 +67,18 @@ impl Bus {
     /// # Errors
     /// As [`Bus::publish`].
     pub async fn publish_raw(&self, message: &RawMessage) -> Result<(), PublishError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(NATS_MESSAGE_ID, message.id.to_string());
-        if let Some(traceparent) = message.traceparent.clone().or_else(telemetry::traceparent) {
-            headers.insert(TRACEPARENT, traceparent);
-        }
-        self.store(&message.subject, headers, Bytes::from(message.payload.clone())).await
+        let span = tracing::info_span!("publish", subject = message.subject, otel.kind = "producer");
+        // What comes from an outbox belongs to the trace that put it there.
+        telemetry::continue_trace(&span, message.traceparent.as_deref());
+        let store = async {
+            let mut headers = HeaderMap::new();
+            headers.insert(NATS_MESSAGE_ID, message.id.to_string());
+            if let Some(traceparent) = telemetry::traceparent().or_else(|| message.traceparent.clone()) {
+                headers.insert(TRACEPARENT, traceparent);
+            }
+            self.store(&message.subject, headers, Bytes::from(message.payload.clone())).await
+        };
+        store.instrument(span).await
     }
 
     pub(crate) async fn store(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<(), PublishError> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::{HeaderMap, Request, client::RequestErrorKind, service::NATS_SERVICE_ERROR};
 use contracts::{Endpoint, ErrorCode, ErrorReply, Subject};
+use tracing::Instrument as _;
 
 use crate::{Bus, publish::TRACEPARENT};
 
@@ -50,6 +51,16 @@ impl Bus {
     /// # Errors
     /// See [`RequestError`]; [`RequestError::Refused`] holds the service's own words.
     pub async fn request<E: Endpoint>(
+        &self,
+        subject: Subject,
+        request: &E::Request,
+        timeout: Duration,
+    ) -> Result<E::Response, RequestError> {
+        let span = tracing::info_span!("request", endpoint = E::NAME, service = E::SERVICE, otel.kind = "client");
+        self.ask::<E>(subject, request, timeout).instrument(span).await
+    }
+
+    async fn ask<E: Endpoint>(
         &self,
         subject: Subject,
         request: &E::Request,

@@ -4,10 +4,11 @@
 //! trace IDs reach logs, audit entries and other services; they are exported only when the standard `OTEL_EXPORTER_OTLP_ENDPOINT` (or
 //! `..._TRACES_ENDPOINT`, `..._METRICS_ENDPOINT`) is set. No contracts, no NATS here, and nothing that decides.
 
+mod json;
 mod otlp;
 mod trace;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use opentelemetry::{global, metrics::Meter, propagation::TextMapCompositePropagator, trace::TracerProvider as _};
 use opentelemetry_sdk::{
@@ -23,6 +24,9 @@ pub use trace::{continue_trace, trace_id, traceparent};
 
 /// Info, but for the Delta Lake library, which tells there of every step of every read.
 const DEFAULT_FILTER: &str = "info,buoyant_kernel=warn,deltalake_core=warn";
+
+/// How long the end of a process may wait for a collector.
+const FLUSH: Duration = Duration::from_secs(3);
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -80,7 +84,11 @@ pub fn init(service: &'static str, config: &LogConfig) -> Result<Telemetry, Tele
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match config.log_format {
         LogFormat::Human => lines.with_target(true).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed(),
+        LogFormat::Json => {
+            let format = tracing_subscriber::fmt::format().json();
+            let format = format.flatten_event(true).with_current_span(true).with_span_list(false);
+            lines.json().event_format(json::WithTraceId(format)).boxed()
+        }
     };
     let spans = tracing_opentelemetry::layer().with_tracer(traces.tracer(service));
     tracing_subscriber::registry()
@@ -109,11 +117,17 @@ impl Telemetry {
         }
     }
 
-    /// Sends what is left. Blocks in the exporters, so it runs on a thread that may.
+    /// Sends what is left, for at most [`FLUSH`]: a collector that is away must not hold the process back.
     pub async fn shutdown(self) {
-        let flushed = tokio::task::spawn_blocking(move || (self.traces.shutdown(), self.metrics.shutdown())).await;
-        if let Ok((Err(error), _) | (_, Err(error))) = flushed {
-            tracing::warn!(%error, "the last spans or metrics could not be sent");
+        let (done, flushed) = tokio::sync::oneshot::channel();
+        // A thread of its own: the exporters block, and the runtime would wait for a blocking task of its own without bound.
+        std::thread::spawn(move || done.send((self.traces.shutdown(), self.metrics.shutdown())));
+        match tokio::time::timeout(FLUSH, flushed).await {
+            Ok(Ok((Err(error), _) | (_, Err(error)))) => {
+                tracing::warn!(%error, "the last spans or metrics could not be sent");
+            }
+            Ok(_) => {}
+            Err(_) => tracing::warn!("the last spans or metrics could not be sent in {} s", FLUSH.as_secs()),
         }
     }
 }

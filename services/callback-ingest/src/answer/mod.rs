@@ -19,6 +19,7 @@ use contracts::{
 };
 use messaging::{Disposition, seal::SealSeed};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, field};
 
 use crate::{chain, metrics::Metrics};
 
@@ -122,7 +123,14 @@ impl Answerer {
             ExponentialBuilder::new().with_min_delay(FIRST_WAIT).with_max_times(TRIES - 1).with_jitter().build();
         loop {
             let started = std::time::Instant::now();
-            let result = self.put.put(&address, body.clone()).await;
+            let span = tracing::info_span!(
+                "answer CloudFormation",
+                otel.kind = "client",
+                http.request.method = "PUT",
+                ok = field::Empty
+            );
+            let result = self.put.put(&address, body.clone()).instrument(span.clone()).await;
+            span.record("ok", result.is_ok());
             self.metrics.put_took(started.elapsed(), result.is_ok());
             match (result, waits.next()) {
                 (Err(PutError::Transient(_)), Some(wait)) if !self.is_over(outcome) => {

@@ -14,7 +14,7 @@ use std::{
 use contracts::Timestamp;
 use messaging::{Disposition, seal::SealSeed};
 use sha2::{Digest, Sha256};
-use tracing::Instrument;
+use tracing::Span;
 
 use crate::{
     answer::{AddressRules, Answerer},
@@ -76,14 +76,15 @@ enum Unsettled {
 }
 
 impl Intake {
-    /// Handles one delivery, in a span that is the root of its trace or continues the publisher's.
-    pub async fn handle(&self, received: &Received) -> End {
+    /// The span of one delivery: the root of its trace, or a continuation of the publisher's.
+    pub fn span(received: &Received) -> Span {
         let span = tracing::info_span!("callback from the queue", otel.kind = "consumer", message = %received.id, deliveries = received.deliveries);
         telemetry::continue_trace(&span, sns::traceparent(&received.body).as_deref());
-        self.timed(received).instrument(span).await
+        span
     }
 
-    async fn timed(&self, received: &Received) -> End {
+    /// Handles one delivery.
+    pub async fn handle(&self, received: &Received) -> End {
         self.metrics.received();
         let started = Instant::now();
         let result = tokio::time::timeout(PATIENCE, self.settle(received)).await.unwrap_or(Err(Unsettled::Patience));

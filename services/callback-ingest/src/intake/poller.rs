@@ -6,6 +6,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use super::{End, Intake};
 use crate::{
@@ -20,6 +21,13 @@ const LONG_POLL: Duration = Duration::from_secs(20);
 const CLOSED_POLL: Duration = Duration::from_millis(250);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LAST_WAIT: Duration = Duration::from_secs(30);
+
+/// A message that was handled, and what is now to be said to the queue.
+struct Settled {
+    receipt: Receipt,
+    end: End,
+    span: Span,
+}
 
 /// Takes messages, has them handled, deletes what is settled.
 pub struct Poller {
@@ -70,7 +78,11 @@ impl Poller {
         let receipts: Vec<Receipt> = batch.iter().map(|received| received.receipt.clone()).collect();
         let mut work: FuturesUnordered<_> = batch
             .iter()
-            .map(|received| async move { (received.receipt.clone(), self.intake.handle(received).await) })
+            .map(|received| async move {
+                let span = Intake::span(received);
+                let end = self.intake.handle(received).instrument(span.clone()).await;
+                Settled { receipt: received.receipt.clone(), end, span }
+            })
             .collect();
         let mut ends = Vec::with_capacity(receipts.len());
         let half = self.visibility / 2;
@@ -87,19 +99,20 @@ impl Poller {
         self.settle(ends).await;
     }
 
-    async fn settle(&self, ends: Vec<(Receipt, End)>) {
-        let (mut done, mut kept) = (Vec::new(), Vec::new());
-        for (receipt, end) in ends {
-            match end {
-                End::Delete => done.push(receipt),
-                End::Keep(after) => kept.push((receipt, after)),
+    async fn settle(&self, ends: Vec<Settled>) {
+        let (done, kept): (Vec<_>, Vec<_>) = ends.into_iter().partition(|settled| settled.end == End::Delete);
+        if let Some((first, others)) = done.split_first() {
+            // One call for all: it stands in the first one's trace, with links to the others.
+            for other in others {
+                first.span.follows_from(&other.span);
             }
+            let receipts: Vec<Receipt> = done.iter().map(|settled| settled.receipt.clone()).collect();
+            self.checked(self.queue.delete(&receipts).instrument(first.span.clone()).await);
         }
-        if !done.is_empty() {
-            self.checked(self.queue.delete(&done).await);
-        }
-        for (receipt, after) in kept {
-            self.checked(self.queue.extend(&[receipt], after).await);
+        for Settled { receipt, end, span } in kept {
+            if let End::Keep(after) = end {
+                self.checked(self.queue.extend(&[receipt], after).instrument(span).await);
+            }
         }
     }
 

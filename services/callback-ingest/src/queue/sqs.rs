@@ -35,11 +35,20 @@ impl SqsQueue {
     }
 }
 
-fn failed<E>(operation: &'static str) -> impl FnOnce(aws_sdk_sqs::error::SdkError<E>) -> QueueError
+fn failed(operation: &'static str) -> impl FnOnce(aws::Failure) -> QueueError {
+    move |failure| QueueError { operation, source: Box::new(failure) }
+}
+
+/// One call in its span, which belongs to the messages it is about. (A poll belongs to none, and has no span.)
+async fn traced<T, E>(
+    operation: &'static str,
+    call: impl Future<Output = Result<T, aws_sdk_sqs::error::SdkError<E>>>,
+) -> Result<T, QueueError>
 where
-    E: aws_sdk_sqs::error::ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    E: aws_sdk_sqs::error::ProvideErrorMetadata + std::error::Error + 'static,
 {
-    move |error| QueueError { operation, source: Box::new(aws::classify(&error)) }
+    let call = async { call.await.map_err(|error| aws::classify(&error)) };
+    aws::traced("SQS", operation, call).await.map_err(failed(operation))
 }
 
 fn seconds(span: Duration) -> i32 {
@@ -69,7 +78,7 @@ impl Queue for SqsQueue {
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
             .send()
             .await
-            .map_err(failed("ReceiveMessage"))?;
+            .map_err(|error| failed("ReceiveMessage")(aws::classify(&error)))?;
         let received = reply.messages.unwrap_or_default().into_iter().filter_map(|message| {
             let count = message
                 .attributes
@@ -118,13 +127,13 @@ where
 impl SqsQueue {
     async fn delete_one(&self, receipt: &Receipt) -> Result<(), QueueError> {
         let request = self.client.delete_message().queue_url(&self.url).receipt_handle(receipt.as_str());
-        request.send().await.map(|_| ()).map_err(failed("DeleteMessage"))
+        traced("DeleteMessage", request.send()).await.map(drop)
     }
 
     async fn extend_one(&self, receipt: &Receipt, visibility: Duration) -> Result<(), QueueError> {
         let request = self.client.change_message_visibility().queue_url(&self.url).receipt_handle(receipt.as_str());
         let request = request.visibility_timeout(seconds(visibility));
-        request.send().await.map(|_| ()).map_err(failed("ChangeMessageVisibility"))
+        traced("ChangeMessageVisibility", request.send()).await.map(drop)
     }
 
     async fn delete_batch(&self, receipts: &[Receipt]) -> Result<(), QueueError> {
@@ -139,7 +148,7 @@ impl SqsQueue {
             .collect();
         let request =
             self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries.map_err(invalid)?));
-        whole(OPERATION, request.send().await.map_err(failed(OPERATION))?.failed())
+        whole(OPERATION, traced(OPERATION, request.send()).await?.failed())
     }
 
     async fn extend_batch(&self, receipts: &[Receipt], visibility: Duration) -> Result<(), QueueError> {
@@ -161,6 +170,6 @@ impl SqsQueue {
             .change_message_visibility_batch()
             .queue_url(&self.url)
             .set_entries(Some(entries.map_err(invalid)?));
-        whole(OPERATION, request.send().await.map_err(failed(OPERATION))?.failed())
+        whole(OPERATION, traced(OPERATION, request.send()).await?.failed())
     }
 }

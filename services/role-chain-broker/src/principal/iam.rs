@@ -1,8 +1,12 @@
 //! IAM, as far as a principal needs it. The trait is the door; the fake stands beside it.
 
 use async_trait::async_trait;
-use aws::{Failure, FailureKind, SdkConfig, Unclear, classify};
-use aws_sdk_iam::{Client, types::Tag};
+use aws::{Failure, FailureKind, SdkConfig, Unclear, classify, traced};
+use aws_sdk_iam::{
+    Client,
+    error::{ProvideErrorMetadata, SdkError},
+    types::Tag,
+};
 use contracts::{IamPath, RoleArn, TenantId, UserArn};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -49,6 +53,14 @@ impl RealIam {
     }
 }
 
+/// One call, in its span.
+async fn sent<T, E: ProvideErrorMetadata + std::error::Error + 'static>(
+    operation: &'static str,
+    call: impl Future<Output = Result<T, SdkError<E>>>,
+) -> Result<T, Failure> {
+    traced("IAM", operation, async { call.await.map_err(|error| classify(&error)) }).await
+}
+
 /// `NoSuchEntity` is an answer, not a failure.
 fn found<T>(result: Result<T, Failure>) -> Result<Option<T>, Failure> {
     match result {
@@ -88,32 +100,32 @@ fn tags(tenant: TenantId) -> Vec<Tag> {
 #[async_trait]
 impl Iam for RealIam {
     async fn user(&self, name: &str) -> Result<Option<UserArn>, Failure> {
-        let sent = self.0.get_user().user_name(name).send().await.map_err(|error| classify(&error));
-        let Some(output) = found(sent)? else { return Ok(None) };
+        let call = self.0.get_user().user_name(name).send();
+        let Some(output) = found(sent("GetUser", call).await)? else { return Ok(None) };
         let arn = output.user().and_then(|user| UserArn::parse(user.arn()).ok());
         arn.map(Some).ok_or_else(garbage)
     }
 
     async fn create_user(&self, path: &IamPath, name: &str, tenant: TenantId) -> Result<(), Failure> {
         let call = self.0.create_user().user_name(name).path(path.as_str()).set_tags(Some(tags(tenant)));
-        made(call.send().await.map_err(|error| classify(&error)))
+        made(sent("CreateUser", call.send()).await)
     }
 
     async fn user_policy(&self, user: &str) -> Result<Option<Value>, Failure> {
         let call = self.0.get_user_policy().user_name(user).policy_name(POLICY_NAME);
-        let output = found(call.send().await.map_err(|error| classify(&error)))?;
+        let output = found(sent("GetUserPolicy", call.send()).await)?;
         Ok(output.and_then(|output| document(output.policy_document())))
     }
 
     async fn put_user_policy(&self, user: &str, policy: &Value) -> Result<(), Failure> {
         let call =
             self.0.put_user_policy().user_name(user).policy_name(POLICY_NAME).policy_document(policy.to_string());
-        call.send().await.map(drop).map_err(|error| classify(&error))
+        sent("PutUserPolicy", call.send()).await.map(drop)
     }
 
     async fn role(&self, name: &str) -> Result<Option<FoundRole>, Failure> {
-        let sent = self.0.get_role().role_name(name).send().await.map_err(|error| classify(&error));
-        let Some(output) = found(sent)? else { return Ok(None) };
+        let call = self.0.get_role().role_name(name).send();
+        let Some(output) = found(sent("GetRole", call).await)? else { return Ok(None) };
         let role = output.role().ok_or_else(garbage)?;
         let arn = RoleArn::parse(role.arn()).map_err(|_| garbage())?;
         Ok(Some(FoundRole { arn, trust: role.assume_role_policy_document().and_then(document) }))
@@ -129,34 +141,34 @@ impl Iam for RealIam {
             .description(format!("Assumes the customer roles of tenant {tenant}. Kept by role-chain-broker."))
             .max_session_duration(3600)
             .set_tags(Some(tags(tenant)));
-        made(call.send().await.map_err(|error| classify(&error)))
+        made(sent("CreateRole", call.send()).await)
     }
 
     async fn set_trust(&self, role: &str, trust: &Value) -> Result<(), Failure> {
         let call = self.0.update_assume_role_policy().role_name(role).policy_document(trust.to_string());
-        call.send().await.map(drop).map_err(|error| classify(&error))
+        sent("UpdateAssumeRolePolicy", call.send()).await.map(drop)
     }
 
     async fn role_policy(&self, role: &str) -> Result<Option<Value>, Failure> {
         let call = self.0.get_role_policy().role_name(role).policy_name(POLICY_NAME);
-        let output = found(call.send().await.map_err(|error| classify(&error)))?;
+        let output = found(sent("GetRolePolicy", call.send()).await)?;
         Ok(output.and_then(|output| document(output.policy_document())))
     }
 
     async fn put_role_policy(&self, role: &str, policy: &Value) -> Result<(), Failure> {
         let call =
             self.0.put_role_policy().role_name(role).policy_name(POLICY_NAME).policy_document(policy.to_string());
-        call.send().await.map(drop).map_err(|error| classify(&error))
+        sent("PutRolePolicy", call.send()).await.map(drop)
     }
 
     async fn access_keys(&self, user: &str) -> Result<Vec<SecretString>, Failure> {
         // Two at most: one page.
-        let output = self.0.list_access_keys().user_name(user).send().await.map_err(|error| classify(&error))?;
+        let output = sent("ListAccessKeys", self.0.list_access_keys().user_name(user).send()).await?;
         Ok(output.access_key_metadata().iter().filter_map(|key| key.access_key_id().map(Into::into)).collect())
     }
 
     async fn create_access_key(&self, user: &str) -> Result<Keys, Failure> {
-        let output = self.0.create_access_key().user_name(user).send().await.map_err(|error| classify(&error))?;
+        let output = sent("CreateAccessKey", self.0.create_access_key().user_name(user).send()).await?;
         let key = output.access_key.ok_or_else(garbage)?;
         Ok(Keys {
             access_key_id: key.access_key_id.into(),
@@ -167,7 +179,7 @@ impl Iam for RealIam {
 
     async fn delete_access_key(&self, user: &str, id: &SecretString) -> Result<(), Failure> {
         let call = self.0.delete_access_key().user_name(user).access_key_id(id.expose_secret());
-        found(call.send().await.map_err(|error| classify(&error))).map(drop)
+        found(sent("DeleteAccessKey", call.send()).await).map(drop)
     }
 }
 

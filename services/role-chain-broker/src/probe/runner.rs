@@ -9,6 +9,7 @@ use contracts::{
     verification::{Probe, ProbeEvidence, ProbeOutcome, Verdict},
 };
 use tokio::time::Instant;
+use tracing::{Instrument as _, field};
 
 use super::{Inquiry, Limits, Next, Seen};
 use crate::{
@@ -83,7 +84,6 @@ impl Prober {
             let asked = Instant::now();
             let reply = self.ask(suspect, probe, session.as_ref().map(|session| &session.keys)).await?;
             outcome.in_aws += asked.elapsed();
-            self.metrics.probe(probe, reply.evidence.outcome);
             keep(&mut outcome.evidence, reply.evidence);
             inquiry.note(reply.seen, began.elapsed());
             session = reply.session.or(session);
@@ -104,11 +104,19 @@ impl Prober {
     /// As [`Prober::run`].
     pub async fn still_lets_in(&self, suspect: &Suspect) -> Result<(Seen, ProbeEvidence), PrincipalError> {
         let reply = self.ask(suspect, Probe::RightId, None).await?;
-        self.metrics.probe(Probe::RightId, reply.evidence.outcome);
         Ok((reply.seen, reply.evidence))
     }
 
+    /// One probe, in a span that says which and what was seen.
     async fn ask(&self, suspect: &Suspect, probe: Probe, session: Option<&Keys>) -> Result<Reply, PrincipalError> {
+        let span = tracing::info_span!("probe", probe = ?probe, outcome = field::Empty);
+        let reply = self.put(suspect, probe, session).instrument(span.clone()).await?;
+        span.record("outcome", field::debug(reply.evidence.outcome));
+        self.metrics.probe(probe, reply.evidence.outcome);
+        Ok(reply)
+    }
+
+    async fn put(&self, suspect: &Suspect, probe: Probe, session: Option<&Keys>) -> Result<Reply, PrincipalError> {
         let random = ExternalId::generate();
         let id = match probe {
             Probe::RightId => Some(&suspect.external_id),

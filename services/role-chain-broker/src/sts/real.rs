@@ -1,7 +1,7 @@
 //! STS itself, through the AWS SDK.
 
 use async_trait::async_trait;
-use aws::{Failure, FailureKind, Patience, SdkConfig, Unclear, classify};
+use aws::{Failure, FailureKind, Patience, SdkConfig, Unclear, classify, traced};
 use aws_credential_types::Credentials;
 use aws_sdk_sts::{
     Client,
@@ -51,7 +51,12 @@ impl RealSts {
         Client::from_conf(config.build())
     }
 
-    fn counted<T>(&self, action: &'static str, result: Result<T, Failure>) -> Result<T, Failure> {
+    async fn counted<T>(
+        &self,
+        action: &'static str,
+        call: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let result = traced("STS", action, call).await;
         self.metrics.sts_call(action, result.as_ref().err());
         result
     }
@@ -60,32 +65,32 @@ impl RealSts {
 #[async_trait]
 impl Sts for RealSts {
     async fn assume_role(&self, keys: &Keys, call: &AssumeRole<'_>) -> Result<Answer<Session>, Failure> {
-        let sent = self
+        let request = self
             .client(keys, call.region)
             .assume_role()
             .role_arn(call.role.as_str())
             .role_session_name(call.session_name)
             .set_external_id(call.external_id.map(|id| id.as_str().to_owned()))
             .set_policy(call.session_policy.map(str::to_owned))
-            .duration_seconds(i32::try_from(call.duration.seconds()).unwrap_or(900))
-            .send()
-            .await;
-        let result = sent.map_err(|error| classify(&error)).and_then(|output| {
+            .duration_seconds(i32::try_from(call.duration.seconds()).unwrap_or(900));
+        let sent = async {
+            let output = request.send().await.map_err(|error| classify(&error))?;
             let request_id = output.request_id().map(str::to_owned);
             let session = output.credentials.and_then(session).ok_or_else(garbage)?;
             Ok(Answer { value: session, request_id })
-        });
-        self.counted("AssumeRole", result)
+        };
+        self.counted("AssumeRole", sent).await
     }
 
     async fn caller_account(&self, keys: &Keys, region: Option<&Region>) -> Result<Answer<AccountId>, Failure> {
-        let sent = self.client(keys, region).get_caller_identity().send().await;
-        let result = sent.map_err(|error| classify(&error)).and_then(|output| {
+        let request = self.client(keys, region).get_caller_identity();
+        let sent = async {
+            let output = request.send().await.map_err(|error| classify(&error))?;
             let request_id = output.request_id().map(str::to_owned);
             let account = output.account().and_then(|text| AccountId::parse(text).ok()).ok_or_else(garbage)?;
             Ok(Answer { value: account, request_id })
-        });
-        self.counted("GetCallerIdentity", result)
+        };
+        self.counted("GetCallerIdentity", sent).await
     }
 }
 

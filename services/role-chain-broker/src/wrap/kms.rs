@@ -1,7 +1,7 @@
 //! AWS KMS: the key never leaves KMS, each use is in CloudTrail, and the tenant is in the encryption context.
 
 use async_trait::async_trait;
-use aws::{SdkConfig, classify};
+use aws::{SdkConfig, classify, traced};
 use aws_sdk_kms::{Client, primitives::Blob};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use contracts::TenantId;
@@ -31,15 +31,15 @@ impl KmsKey {
 #[async_trait]
 impl KeyWrapper for KmsKey {
     async fn wrap(&self, tenant: TenantId, secret: &[u8]) -> Result<Wrapped, WrapError> {
-        let sent = self
+        let call = self
             .client
             .encrypt()
             .key_id(&self.key)
             .encryption_context(CONTEXT, tenant.to_string())
             .plaintext(Blob::new(secret))
-            .send()
-            .await;
-        let output = sent.map_err(|error| WrapError::Kms { operation: "wrap", failure: classify(&error) })?;
+            .send();
+        let sent = traced("KMS", "Encrypt", async { call.await.map_err(|error| classify(&error)) }).await;
+        let output = sent.map_err(|failure| WrapError::Kms { operation: "wrap", failure })?;
         let (Some(sealed), Some(key)) = (output.ciphertext_blob, output.key_id) else {
             return Err(WrapError::Wrap);
         };
@@ -51,16 +51,16 @@ impl KeyWrapper for KmsKey {
             return Err(WrapError::OtherKey { by: wrapped.by.clone() });
         }
         let sealed = STANDARD.decode(&wrapped.sealed).map_err(|_| WrapError::Unwrap)?;
-        let sent = self
+        let call = self
             .client
             .decrypt()
             // The configured key and not the one that the record names: a box under a stranger's key must not open.
             .key_id(&self.key)
             .encryption_context(CONTEXT, tenant.to_string())
             .ciphertext_blob(Blob::new(sealed))
-            .send()
-            .await;
-        let output = sent.map_err(|error| WrapError::Kms { operation: "unwrap", failure: classify(&error) })?;
+            .send();
+        let sent = traced("KMS", "Decrypt", async { call.await.map_err(|error| classify(&error)) }).await;
+        let output = sent.map_err(|failure| WrapError::Kms { operation: "unwrap", failure })?;
         output.plaintext.map(|plain| Zeroizing::new(plain.into_inner())).ok_or(WrapError::Unwrap)
     }
 }
