@@ -1,1 +1,5 @@
-//! (to be written)
+//! What the tests of the whole system share. The system itself is in `sandbox`; rules of the product are nowhere here.
+
+pub mod otlp;
+pub mod trace;
+pub mod yard;

@@ -1,0 +1,53 @@
+//! Customers of a system, made as the provider's person and the customer would.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use contracts::{TenantId, enrollment::EnrollmentOffer};
+use sandbox::{Account, NatsUser, Operator, StackState, System};
+
+/// Longer than anything takes on a loaded machine; nothing waits for it when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The stack that a customer launches.
+pub const STACK: &str = "rolebridge";
+
+/// A customer with an offer that is not taken up yet.
+#[derive(Debug)]
+pub struct Customer {
+    pub tenant: TenantId,
+    pub account: Account,
+    pub offer: EnrollmentOffer,
+}
+
+/// The provider's person at the command line.
+///
+/// # Errors
+/// The bus refuses.
+pub async fn operator(system: &System) -> Result<Operator> {
+    Ok(Operator::new(system.bus(NatsUser::Operator).await?))
+}
+
+impl Customer {
+    /// A tenant whose customer has the AWS account `account`, with an offer for a cost export at `s3://bucket/prefix`.
+    ///
+    /// # Errors
+    /// Any step is refused.
+    pub async fn make(system: &System, operator: &Operator, account: &str, bucket: &str, prefix: &str) -> Result<Self> {
+        let tenant = operator.create_tenant(&format!("Customer {account}")).await?;
+        let tenant = operator.principal_ready(tenant.tenant, PATIENCE).await?.tenant;
+        let offer = operator.offer(tenant, bucket, prefix).await?;
+        Ok(Self { tenant, account: system.customer(account).await?, offer })
+    }
+
+    /// Launches the customer's template, and waits until CloudFormation has its answer.
+    ///
+    /// # Errors
+    /// The stack is not complete in the end.
+    pub async fn launch(&self) -> Result<()> {
+        let request = System::customer_stack(STACK, &self.offer.parameters);
+        let stack = self.account.create_stack(&request).await?;
+        let state = self.account.wait_stack(&stack, PATIENCE, StackState::is_final).await?;
+        ensure!(state.status == "CREATE_COMPLETE", "the stack is {}: {:?}", state.status, state.failure);
+        Ok(())
+    }
+}
