@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use contracts::{TenantId, enrollment::EnrollmentOffer};
+use contracts::{
+    TenantId,
+    costs::ExportLocation,
+    enrollment::{CreateEnrollment, CreateEnrollmentRequest, EnrollmentKind, EnrollmentOffer},
+};
 use sandbox::{Account, NatsUser, Operator, StackState, System};
 
 /// Longer than anything takes on a loaded machine; nothing waits for it when all is well.
@@ -19,23 +23,25 @@ pub struct Customer {
     pub offer: EnrollmentOffer,
 }
 
-/// The provider's person at the command line.
-///
-/// # Errors
-/// The bus refuses.
-pub async fn operator(system: &System) -> Result<Operator> {
-    Ok(Operator::new(system.bus(NatsUser::Operator).await?))
-}
-
 impl Customer {
-    /// A tenant whose customer has the AWS account `account`, with an offer for a cost export at `s3://bucket/prefix`.
+    /// A tenant whose customer has the AWS account `account`, with an offer; `cost_export` is where that customer's export lies, if there is one.
     ///
     /// # Errors
     /// Any step is refused.
-    pub async fn make(system: &System, operator: &Operator, account: &str, bucket: &str, prefix: &str) -> Result<Self> {
+    pub async fn make(system: &System, account: &str, cost_export: Option<ExportLocation>) -> Result<Self> {
+        let bus = system.bus(NatsUser::Operator).await?;
+        let operator = Operator::new(bus.clone());
         let tenant = operator.create_tenant(&format!("Customer {account}")).await?;
         let tenant = operator.principal_ready(tenant.tenant, PATIENCE).await?.tenant;
-        let offer = operator.offer(tenant, bucket, prefix).await?;
+        let request = CreateEnrollmentRequest {
+            kind: EnrollmentKind::Account,
+            region: None,
+            account: None,
+            cost_export,
+            expires_in_s: None,
+        };
+        let offer = bus.request::<CreateEnrollment>(CreateEnrollment::subject(tenant), &request, PATIENCE).await?;
+        bus.close().await;
         Ok(Self { tenant, account: system.customer(account).await?, offer })
     }
 

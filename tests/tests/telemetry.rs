@@ -13,10 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use contracts::costs::ExportLocation;
 use rolebridge_tests::{
     otlp::{self, Collector, Metrics},
     trace::{ANSWER, MESSAGE, Trace},
-    yard::{self, Customer, PATIENCE},
+    yard::{Customer, PATIENCE},
 };
 use sandbox::{Service, System, SystemOptions};
 
@@ -61,8 +62,8 @@ async fn one_trace_goes_from_the_queue_to_the_answer_and_the_first_rows() {
     let collector = Collector::start().await.unwrap();
     let options = SystemOptions { environment: collector.environment(), ..SystemOptions::default() };
     let mut system = System::start(options, |line| println!("{line}")).await.unwrap();
-    let operator = yard::operator(&system).await.unwrap();
-    let customer = Customer::make(&system, &operator, "300000000001", "traced-costs", "cur").await.unwrap();
+    let export = ExportLocation { bucket: "traced-costs".to_owned(), prefix: "cur".to_owned() };
+    let customer = Customer::make(&system, "300000000001", Some(export)).await.unwrap();
     customer.account.create_bucket("traced-costs").await.unwrap();
     customer.account.put_object("traced-costs", "cur/export.snappy.parquet", EXPORT.to_vec()).await.unwrap();
     customer.launch().await.unwrap();
@@ -203,8 +204,7 @@ async fn a_collector_that_is_away_holds_nobody_back() {
     let mut environment = otlp::environment(&format!("http://{closed_at}"));
     environment.insert("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT".to_owned(), format!("http://{silent_at}/v1/metrics"));
     let system = System::start(SystemOptions { environment, ..SystemOptions::default() }, |_| {}).await.unwrap();
-    let operator = yard::operator(&system).await.unwrap();
-    let customer = Customer::make(&system, &operator, "300000000002", "unseen-costs", "cur").await.unwrap();
+    let customer = Customer::make(&system, "300000000002", None).await.unwrap();
     customer.launch().await.unwrap();
     let before = Instant::now();
     system.stop().await.unwrap();
