@@ -84,7 +84,9 @@ fn links(page: &str) -> Vec<String> {
 fn anchors(page: &str) -> BTreeSet<String> {
     let headings = page.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let kept = |c: char| c.is_alphanumeric() || [' ', '-', '_'].contains(&c);
-    headings.map(|text| text.to_lowercase().chars().filter(|c| kept(*c)).collect::<String>().replace(' ', "-")).collect()
+    headings
+        .map(|text| text.to_lowercase().chars().filter(|c| kept(*c)).collect::<String>().replace(' ', "-"))
+        .collect()
 }
 
 #[test]
@@ -95,7 +97,8 @@ fn every_relative_link_leads_somewhere() {
         let folder = Path::new(&page).parent().expect("its folder").to_owned();
         for link in links(&read(&page)).iter().filter(|link| !link.contains("://") && !link.starts_with("mailto:")) {
             seen += 1;
-            let (path, anchor) = link.split_once('#').map_or((link.as_str(), None), |(path, anchor)| (path, Some(anchor)));
+            let (path, anchor) =
+                link.split_once('#').map_or((link.as_str(), None), |(path, anchor)| (path, Some(anchor)));
             let target = if path.is_empty() { PathBuf::from(&page) } else { folder.join(path) };
             if !root().join(&target).exists() {
                 broken.push(format!("{page}: {link}"));
@@ -132,10 +135,9 @@ fn every_path_that_is_named_is_there() {
 #[test]
 fn the_readmes_commands_are_there() {
     let readme = read("README.md");
-    for command in [
-        "cargo demo                  # the main job, on embedded defaults",
-        "cargo test --workspace      # every test",
-    ] {
+    for command in
+        ["cargo demo                  # the main job, on embedded defaults", "cargo test --workspace      # every test"]
+    {
         assert!(readme.lines().any(|line| line.trim() == command), "the README has no line: {command}");
     }
     assert!(readme.lines().count() <= 90, "the README is longer than a screen or two");
@@ -210,7 +212,9 @@ fn no_page_speaks_of_a_variable_or_stream_that_is_not() {
     let unknown: Vec<_> = pages()
         .into_iter()
         .flat_map(|page| words(&read(&page), "ROLEBRIDGE_", &[]).into_iter().map(move |word| (page.clone(), word)))
-        .filter(|(_, word)| !known.contains(word) && !known.iter().any(|name| word.ends_with('_') && name.starts_with(word)))
+        .filter(|(_, word)| {
+            !known.contains(word) && !known.iter().any(|name| word.ends_with('_') && name.starts_with(word))
+        })
         .collect();
     assert!(unknown.is_empty(), "{unknown:?}");
 }
@@ -225,7 +229,8 @@ fn streams_and_consumers_are_those_of_the_code() {
         assert!(table.contains(&format!("`{}`", stream.name())), "{ARCHITECTURE} has no {}", stream.name());
         assert!(table.contains(&format!("`{}`", stream.subjects())), "{ARCHITECTURE} has no {}", stream.subjects());
     }
-    let sources: String = files("services", ".rs").iter().filter(|path| path.contains("/src/")).map(|path| read(path)).collect();
+    let sources: String =
+        files("services", ".rs").iter().filter(|path| path.contains("/src/")).map(|path| read(path)).collect();
     let named = words(&page, "", &['-']);
     for service in PROGRAMS.iter().filter(|program| **program != "rolebridge") {
         let durables: Vec<_> = named.iter().filter(|word| word.starts_with(&format!("{service}-"))).collect();
@@ -287,7 +292,8 @@ fn each_attack_has_its_row_and_each_row_the_tests_that_it_names() {
     for (number, row) in &rows {
         let mut tests = 0;
         for link in row.split("[`").skip(1) {
-            let (name, target) = link.split_once("`](").and_then(|(name, rest)| Some((name, rest.split_once(')')?.0))).expect("a link");
+            let (name, target) =
+                link.split_once("`](").and_then(|(name, rest)| Some((name, rest.split_once(')')?.0))).expect("a link");
             let target = target.trim_start_matches("../");
             tests += 1;
             if !defined_in(name, &sources).iter().any(|path| path == target) {
@@ -312,5 +318,11 @@ fn the_readers_of_pages_read() {
     assert!(anchors("# A\n## Not built yet: `x`").contains("not-built-yet-x"));
     assert_eq!(section("# t\n\n## A\nb\n\n## C\nd", "A"), "b\n");
     assert_eq!(words("`ROLEBRIDGE_A_B`, ROLEBRIDGE_C.", "ROLEBRIDGE_", &[]).len(), 2);
-    assert_eq!(attack_rows("\n## Attacks and failures\n\n| # | x |\n|---|---|\n| 7 | y |\n").keys().copied().collect::<Vec<_>>(), [7]);
+    assert_eq!(
+        attack_rows("\n## Attacks and failures\n\n| # | x |\n|---|---|\n| 7 | y |\n")
+            .keys()
+            .copied()
+            .collect::<Vec<_>>(),
+        [7]
+    );
 }
