@@ -10,7 +10,7 @@ use aws_config::SdkConfig;
 use aws_sdk_cloudformation::{
     Client,
     error::ProvideErrorMetadata as _,
-    types::{Capability, Parameter, Stack as SdkStack, StackEvent, Tag},
+    types::{Capability, Parameter, Stack as SdkStack, Tag},
 };
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload, aws::AmazonS3Builder, path::Path as ObjectPath};
 
@@ -53,6 +53,15 @@ pub struct StackState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResourceFailure {
     pub logical_id: String,
+    pub reason: String,
+}
+
+/// Something that CloudFormation noted about a resource, or about the stack itself (which bears the stack's name).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StackEvent {
+    pub logical_id: String,
+    /// `CREATE_COMPLETE` and the like.
+    pub status: String,
     pub reason: String,
 }
 
@@ -278,18 +287,31 @@ impl Account {
             .map_err(SandboxError::aws(format!("address the bucket {bucket}")))
     }
 
-    async fn first_failure(&self, stack_id: &str) -> Result<Option<ResourceFailure>> {
+    /// All that happened to a stack, oldest first.
+    ///
+    /// # Errors
+    /// CloudFormation refuses.
+    pub async fn stack_events(&self, stack_id: &str) -> Result<Vec<StackEvent>> {
         let pages = self.cloudformation().describe_stack_events().stack_name(stack_id).into_paginator().items().send();
-        // Newest first.
-        let events: Vec<StackEvent> =
+        let events: Vec<_> =
             pages.try_collect().await.map_err(SandboxError::aws(format!("read the events of the stack {stack_id}")))?;
-        Ok(events.into_iter().rev().find_map(|event| {
-            let failed = event.resource_status.as_ref().is_some_and(|status| status.as_str().ends_with("_FAILED"));
-            failed.then(|| ResourceFailure {
+        // Newest first, as they come.
+        let mut events: Vec<_> = events
+            .into_iter()
+            .map(|event| StackEvent {
                 logical_id: event.logical_resource_id.unwrap_or_default(),
+                status: event.resource_status.map(|status| status.as_str().to_owned()).unwrap_or_default(),
                 reason: event.resource_status_reason.unwrap_or_default(),
             })
-        }))
+            .collect();
+        events.reverse();
+        Ok(events)
+    }
+
+    async fn first_failure(&self, stack_id: &str) -> Result<Option<ResourceFailure>> {
+        let events = self.stack_events(stack_id).await?;
+        let failed = events.into_iter().find(|event| event.status.ends_with("_FAILED"));
+        Ok(failed.map(|event| ResourceFailure { logical_id: event.logical_id, reason: event.reason }))
     }
 }
 

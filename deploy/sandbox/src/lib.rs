@@ -23,7 +23,7 @@ mod service;
 mod system;
 mod toolbox;
 
-pub use account::{Account, ResourceFailure, StackRequest, StackState};
+pub use account::{Account, ResourceFailure, StackEvent, StackRequest, StackState};
 pub use emulator::{AwsEmulator, CallerIdentity};
 pub use error::SandboxError;
 pub use nats::{NatsServer, NatsUser};

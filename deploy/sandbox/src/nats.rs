@@ -118,6 +118,12 @@ impl NatsServer {
         seed_path(&self.scratch, user)
     }
 
+    /// The folder in which streams and buckets lie.
+    #[must_use]
+    pub fn store_folder(&self) -> PathBuf {
+        self.scratch.join("store")
+    }
+
     /// Connects as `user`, with the inbox prefix that it is allowed. Without retries: for tests and checks, not for services.
     ///
     /// # Errors

@@ -1,0 +1,70 @@
+//! SQS and SNS of the emulator, by hand: their SDKs belong to callback-ingest alone. The signature of an account's root is not checked there.
+
+use sandbox::{Account, REGION, System};
+use serde_json::{Value, json};
+
+fn http() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().expect("a client")
+}
+
+fn authorization(account: &str, service: &str) -> String {
+    format!(
+        "AWS4-HMAC-SHA256 Credential={account}/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=unchecked"
+    )
+}
+
+async fn call(system: &System, action: &str, body: Value) -> Value {
+    let response = http()
+        .post(system.emulator.endpoint())
+        .header("Authorization", authorization(system.provider.account.id(), "sqs"))
+        .header("X-Amz-Date", "20260101T000000Z")
+        .header("X-Amz-Target", format!("AmazonSQS.{action}"))
+        .header("Content-Type", "application/x-amz-json-1.0")
+        .body(body.to_string())
+        .send()
+        .await
+        .expect("SQS answers");
+    assert!(response.status().is_success(), "{action}: {}", response.status());
+    serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON")
+}
+
+/// Callbacks in the queue, in hand or not.
+pub(crate) async fn waiting(system: &System) -> u64 {
+    counts(system, &system.provider.queue_url).await
+}
+
+/// Messages that SQS itself gave up on.
+pub(crate) async fn given_up(system: &System) -> u64 {
+    counts(system, &system.provider.dead_letter_queue_url).await
+}
+
+async fn counts(system: &System, url: &str) -> u64 {
+    let names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"];
+    let answer = call(system, "GetQueueAttributes", json!({"QueueUrl": url, "AttributeNames": names})).await;
+    let count =
+        |name: &str| answer["Attributes"][name].as_str().and_then(|text| text.parse::<u64>().ok()).expect("a count");
+    names.into_iter().map(count).sum()
+}
+
+/// Publishes a CloudFormation request to the callback topic, as the root of `account`.
+pub(crate) async fn publish(system: &System, account: &Account, request: &Value) {
+    let form = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([
+            ("Action", "Publish"),
+            ("Version", "2010-03-31"),
+            ("TopicArn", &system.provider.topic_arn),
+            ("Subject", "AWS CloudFormation custom resource request"),
+            ("Message", &request.to_string()),
+        ])
+        .finish();
+    let response = http()
+        .post(system.emulator.endpoint())
+        .header("Authorization", authorization(account.id(), "sns"))
+        .header("X-Amz-Date", "20260101T000000Z")
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .body(form)
+        .send()
+        .await
+        .expect("SNS answers");
+    assert!(response.status().is_success(), "{}", response.text().await.unwrap_or_default());
+}
