@@ -118,15 +118,22 @@ pub enum ConfigError {
         "signatures may only be skipped in a sandbox: set AWS_ENDPOINT_URL to a loopback address, or ROLEBRIDGE_SNS_SIGNATURE to verify"
     )]
     SkipOutsideSandbox,
+    #[error(
+        "an origin outside AWS may only be answered in a sandbox: set AWS_ENDPOINT_URL to a loopback address, or leave ROLEBRIDGE_RESPONSE_SANDBOX_ORIGIN out"
+    )]
+    OriginOutsideSandbox,
 }
 
 impl Config {
     /// # Errors
-    /// When signatures are to be skipped with real AWS.
+    /// When signatures are to be skipped, or another origin than AWS's is to be answered, with real AWS.
     pub fn check(&self) -> Result<(), ConfigError> {
         let in_sandbox = self.aws_endpoint_url.as_ref().is_some_and(is_loopback);
         if self.sns_signature == SnsSignature::SandboxSkip && !in_sandbox {
             return Err(ConfigError::SkipOutsideSandbox);
+        }
+        if self.response_sandbox_origin.is_some() && !in_sandbox {
+            return Err(ConfigError::OriginOutsideSandbox);
         }
         Ok(())
     }
@@ -173,6 +180,15 @@ mod tests {
             "nats://127.0.0.1:1",
         ];
         Whole::try_parse_from(base.iter().chain(extra)).map(|whole| whole.config).unwrap()
+    }
+
+    #[test]
+    fn an_origin_outside_aws_is_answered_only_with_a_loopback_endpoint() {
+        let origin = ["--response-sandbox-origin", "http://127.0.0.1:4566"];
+        assert_eq!(config(&[&origin[..], &["--aws-endpoint-url", "http://127.0.0.1:4566"]].concat()).check(), Ok(()));
+        assert_eq!(config(&origin).check(), Err(ConfigError::OriginOutsideSandbox));
+        let elsewhere = [&origin[..], &["--aws-endpoint-url", "https://sqs.eu-central-1.amazonaws.com"]].concat();
+        assert_eq!(config(&elsewhere).check(), Err(ConfigError::OriginOutsideSandbox));
     }
 
     #[test]

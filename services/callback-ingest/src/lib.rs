@@ -139,7 +139,7 @@ async fn sqs(config: &Config) -> SqsQueue {
     SqsQueue::new(aws_sdk_sqs::Client::new(&sdk), config.callback_queue_url.to_string())
 }
 
-/// The durable consumer of outcomes. `max_deliver` only bounds what is retried for other reasons than time: [`Answerer`] keeps the deadline.
+/// The durable consumer of outcomes.
 fn outcomes() -> ConsumerSpec {
     ConsumerSpec {
         stream: Stream::Callbacks,
@@ -147,7 +147,8 @@ fn outcomes() -> ConsumerSpec {
         filters: vec![CallbackOutcome::SUBJECT.to_owned()],
         in_flight: ANSWERS_IN_FLIGHT,
         ack_wait: ACK_WAIT,
-        max_deliver: 20,
+        // [`Answerer`] keeps the deadline: it is that which ends the tries, and not a count.
+        max_deliver: 100_000,
         backoff: Backoff { first: Duration::from_secs(1), most: Duration::from_secs(30) },
     }
 }

@@ -1,0 +1,145 @@
+//! What a job's client refuses, on a real bus: answers of another broker, and answers to something else.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "helpers of tests, where a panic is the verdict"
+)]
+
+use client::{Client, IssueError};
+use contracts::{
+    ConnectionId, ErrorCode, ErrorReply, SealingKey, TenantId, Timestamp,
+    credentials::{IssueCredentials, IssuedCredentials, Purpose, SealedCredentials, SecretText},
+};
+use messaging::{Bus, Call, EndpointServer, NatsConfig, seal::SealSeed};
+use sandbox::{NatsServer, NatsUser, Toolbox};
+use tokio_util::sync::CancellationToken;
+
+async fn bus(server: &NatsServer, user: NatsUser) -> Bus {
+    let config = NatsConfig {
+        nats_url: server.url().parse().unwrap(),
+        nats_seed_file: Some(server.seed_file(user)),
+        nats_ca_file: None,
+        nats_cert_file: None,
+        nats_key_file: None,
+        nats_replicas: 1,
+    };
+    Bus::connect(&config, user.name()).await.unwrap()
+}
+
+/// Who answers, and how.
+#[derive(Clone, Copy, PartialEq)]
+enum Broker {
+    Honest,
+    /// Says that it has the pinned key, and seals with another.
+    Liar,
+    /// Gives credentials of another connection than was asked for.
+    Mixed,
+    Refusing,
+}
+
+fn answer(
+    call: &Call<IssueCredentials>,
+    broker: Broker,
+    seed: &SealSeed,
+    claimed: &SealingKey,
+) -> Result<IssuedCredentials, ErrorReply> {
+    if broker == Broker::Refusing {
+        return Err(ErrorReply::new(ErrorCode::NotVerified, "the connection is rejected"));
+    }
+    let (tenant, asked): (TenantId, ConnectionId) = (call.token(1)?, call.token(2)?);
+    let connection = if broker == Broker::Mixed { ConnectionId::new() } else { asked };
+    let expires_at = Timestamp::now();
+    let inside = SealedCredentials {
+        tenant,
+        connection,
+        purpose: Purpose::CostRead,
+        access_key_id: "ASIAEXAMPLE".to_owned(),
+        secret_access_key: SecretText::new("secret".to_owned()),
+        session_token: SecretText::new("token".to_owned()),
+        expires_at,
+    };
+    Ok(IssuedCredentials {
+        tenant,
+        connection: asked,
+        purpose: Purpose::CostRead,
+        account: "222222222222".parse().unwrap(),
+        role_arn: "arn:aws:iam::222222222222:role/rolebridge/rolebridge-a".parse().unwrap(),
+        region: "eu-central-1".parse().unwrap(),
+        expires_at,
+        broker_key: claimed.clone(),
+        sealed: seed.seal(&call.request.requester_key, &serde_json::to_vec(&inside).unwrap()).unwrap(),
+    })
+}
+
+/// Serves as `broker` with `seed`, which says of itself that its public key is `claimed`.
+async fn serve(server: &NatsServer, broker: Broker, seed: SealSeed, claimed: SealingKey) -> CancellationToken {
+    let served = bus(server, NatsUser::RoleChainBroker).await;
+    let endpoints = EndpointServer::start(&served, "role-chain-broker", "credentials").await.unwrap();
+    let seed = std::sync::Arc::new(seed);
+    let endpoints = endpoints
+        .serve::<IssueCredentials, _, _>(move |call| {
+            let (seed, claimed) = (seed.clone(), claimed.clone());
+            async move { answer(&call, broker, &seed, &claimed) }
+        })
+        .await
+        .unwrap();
+    let token = CancellationToken::new();
+    tokio::spawn(endpoints.run(token.clone()));
+    // The subscription is at the server before anybody asks.
+    served.client().flush().await.unwrap();
+    token
+}
+
+async fn ask(server: &NatsServer, pinned: SealingKey) -> Result<SealedCredentials, IssueError> {
+    let client = Client::new(bus(server, NatsUser::Job).await, pinned, "a-job").unwrap();
+    client.issue(TenantId::new(), ConnectionId::new(), Purpose::CostRead).await.map(|(_, credentials)| credentials)
+}
+
+async fn server() -> NatsServer {
+    let tools = tokio::task::spawn_blocking(|| Toolbox::fetch(|line| eprintln!("{line}"))).await.unwrap().unwrap();
+    NatsServer::start(&tools).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_honest_broker_is_believed() {
+    let (server, seed) = (server().await, SealSeed::generate().unwrap());
+    let key = seed.public().clone();
+    let _stop = serve(&server, Broker::Honest, seed, key.clone()).await;
+    assert_eq!(ask(&server, key).await.unwrap().secret_access_key.expose(), "secret");
+}
+
+#[tokio::test]
+async fn attack_28_a_broker_with_another_key_than_the_pinned_is_refused() {
+    let (server, rogue) = (server().await, SealSeed::generate().unwrap());
+    let pinned = SealSeed::generate().unwrap().public().clone();
+    let key = rogue.public().clone();
+    let _stop = serve(&server, Broker::Honest, rogue, key).await;
+    assert!(matches!(ask(&server, pinned).await, Err(IssueError::OtherBroker { .. })));
+}
+
+#[tokio::test]
+async fn attack_28_a_rogue_that_claims_the_pinned_key_cannot_seal_with_it() {
+    let (server, rogue) = (server().await, SealSeed::generate().unwrap());
+    let pinned = SealSeed::generate().unwrap().public().clone();
+    let _stop = serve(&server, Broker::Liar, rogue, pinned.clone()).await;
+    assert!(matches!(ask(&server, pinned).await, Err(IssueError::Open(_))));
+}
+
+#[tokio::test]
+async fn an_answer_for_another_connection_is_refused() {
+    let (server, seed) = (server().await, SealSeed::generate().unwrap());
+    let key = seed.public().clone();
+    let _stop = serve(&server, Broker::Mixed, seed, key.clone()).await;
+    assert!(matches!(ask(&server, key).await, Err(IssueError::OtherAnswer)));
+}
+
+#[tokio::test]
+async fn the_brokers_own_refusal_comes_through() {
+    let (server, seed) = (server().await, SealSeed::generate().unwrap());
+    let key = seed.public().clone();
+    let _stop = serve(&server, Broker::Refusing, seed, key.clone()).await;
+    let Err(IssueError::Request(error)) = ask(&server, key).await else { unreachable!("it was not refused") };
+    assert_eq!(error.refusal().unwrap().code, ErrorCode::NotVerified);
+}
