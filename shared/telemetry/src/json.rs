@@ -78,7 +78,8 @@ mod tests {
         let sink = lines.clone();
         let spans = tracing_opentelemetry::layer().with_tracer(SdkTracerProvider::builder().build().tracer("test"));
         let format = tracing_subscriber::fmt::format().json().flatten_event(true);
-        let written = tracing_subscriber::fmt::layer().json().event_format(WithTraceId(format)).with_writer(move || sink.clone());
+        let written =
+            tracing_subscriber::fmt::layer().json().event_format(WithTraceId(format)).with_writer(move || sink.clone());
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(written).with(spans)).unwrap();
 
         tracing::info!("outside");
