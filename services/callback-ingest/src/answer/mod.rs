@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use contracts::{
     Timestamp,
-    callback::{Answer, CallbackOutcome},
+    callback::{Answer, CallbackKey, CallbackOutcome},
 };
 use messaging::{Disposition, seal::SealSeed};
 use tokio_util::sync::CancellationToken;
@@ -102,10 +102,22 @@ impl Answerer {
         self.metrics.answered_after(outcome.received_at.until(Timestamp::now()));
         tracing::info!(stack = %outcome.key.stack_id, status, "a stack was answered");
         // Were the outcome delivered again for this, the answer would surely be sent twice; so, only if a duplicate comes.
-        if let Err(error) = self.ledger.answered(&outcome.key).await {
+        if let Err(error) = self.remember(&outcome.key).await {
             tracing::warn!(error = chain(&error), "an answer was sent and could not be remembered");
         }
         Disposition::Done
+    }
+
+    /// With patience: while NATS is away, so is the acknowledgement of the outcome, which then surely comes again.
+    async fn remember(&self, key: &CallbackKey) -> Result<(), LedgerError> {
+        let mut waits = waits();
+        loop {
+            let result = self.ledger.answered(key).await;
+            let Some(wait) = waits.next().filter(|_| result.is_err()) else { return result };
+            if self.shutdown.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                return result;
+            }
+        }
     }
 
     fn is_over(&self, outcome: &CallbackOutcome) -> bool {
@@ -119,8 +131,7 @@ impl Answerer {
         // Checked when it was sealed; and again, since the stack beside it has been elsewhere in the meantime.
         let address = self.rules.check(text, &outcome.key.stack_id)?;
         let body = body::write(outcome)?;
-        let mut waits =
-            ExponentialBuilder::new().with_min_delay(FIRST_WAIT).with_max_times(TRIES - 1).with_jitter().build();
+        let mut waits = waits();
         loop {
             let started = std::time::Instant::now();
             let span = tracing::info_span!(
@@ -143,6 +154,11 @@ impl Answerer {
             }
         }
     }
+}
+
+/// The waits between the [`TRIES`] of one delivery.
+fn waits() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::new().with_min_delay(FIRST_WAIT).with_max_times(TRIES - 1).with_jitter().build()
 }
 
 #[cfg(test)]

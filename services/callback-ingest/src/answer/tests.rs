@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering;
+
 use contracts::ConnectionId;
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers::method};
 
@@ -33,6 +35,37 @@ async fn attack_09_a_duplicate_that_comes_while_the_first_is_in_hand_waits() {
     let (first, second) = tokio::join!(answerer.handle(&outcome), answerer.handle(&outcome));
     assert_eq!((first, second), (Disposition::Done, Disposition::Later { after: NEXT_DELIVERY }));
     assert_eq!(answerer.handle(&outcome).await, Disposition::Done);
+    assert_eq!(put.taken.lock().unwrap().len(), 1);
+}
+
+/// A ledger that cannot be written to for some tries.
+struct Away(std::sync::atomic::AtomicUsize, MemoryLedger);
+
+#[async_trait::async_trait]
+impl Ledger for Away {
+    async fn is_answered(&self, key: &CallbackKey) -> Result<bool, LedgerError> {
+        self.1.is_answered(key).await
+    }
+
+    async fn answered(&self, key: &CallbackKey) -> Result<(), LedgerError> {
+        let left = &self.0;
+        if left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Err(LedgerError { operation: "writing", source: "no connection".into() });
+        }
+        self.1.answered(key).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attack_21_an_answer_is_remembered_when_the_bus_is_away_as_it_is_sent() {
+    let put = script(vec![]);
+    let mut answerer = answerer(put.clone(), AddressRules::default());
+    answerer.ledger = Arc::new(Away((TRIES - 1).into(), MemoryLedger::default()));
+    let outcome = outcome_to(&answerer, testing::RESPONSE_URL);
+    // Delivered again, since the acknowledgement was lost with the bus.
+    for _ in 0..2 {
+        assert_eq!(answerer.handle(&outcome).await, Disposition::Done);
+    }
     assert_eq!(put.taken.lock().unwrap().len(), 1);
 }
 
