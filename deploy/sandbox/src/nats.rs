@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use messaging::{Bus, NatsConfig};
 use nix::sys::signal::Signal;
 use nkeys::KeyPair;
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
@@ -137,6 +138,30 @@ impl NatsServer {
             .connect(self.url())
             .await
             .map_err(|source| SandboxError::NatsConnect { user: user.name(), source })
+    }
+
+    /// How a service of ours, or the command line, connects as `user`.
+    ///
+    /// # Errors
+    /// Never: the server's own address is an address.
+    pub fn config(&self, user: NatsUser) -> Result<NatsConfig> {
+        Ok(NatsConfig {
+            nats_url: self.url().parse().map_err(|_| SandboxError::NatsAddress(self.url()))?,
+            nats_seed_file: Some(self.seed_file(user)),
+            nats_ca_file: None,
+            nats_cert_file: None,
+            nats_key_file: None,
+            nats_replicas: 1,
+        })
+    }
+
+    /// A connection as `user`, with all that our services have on it.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn bus(&self, user: NatsUser) -> Result<Bus> {
+        let connected = Bus::connect(&self.config(user)?, user.name()).await;
+        connected.map_err(|source| SandboxError::Bus { user: user.name(), source })
     }
 
     /// Ends the server in an orderly way. Port, store and keys stay for [`NatsServer::restart`].

@@ -11,7 +11,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use contracts::SealingKey;
-use messaging::{Bus, NatsConfig, seal::SealSeed};
+use messaging::{Bus, seal::SealSeed};
 
 use crate::{
     Account, AwsEmulator, NatsServer, NatsUser, Provider, ServiceProcess, StackRequest, Toolbox,
@@ -189,31 +189,12 @@ impl System {
         self.scratch.path()
     }
 
-    /// How `user` connects.
-    ///
-    /// # Errors
-    /// Never: the server's own address is an address.
-    pub fn nats_config(&self, user: NatsUser) -> Result<NatsConfig> {
-        let nats_url = self.nats.url().parse().map_err(|_| SandboxError::NatsAddress(self.nats.url()))?;
-        let nats_seed_file = Some(self.nats.seed_file(user));
-        Ok(NatsConfig {
-            nats_url,
-            nats_seed_file,
-            nats_ca_file: None,
-            nats_cert_file: None,
-            nats_key_file: None,
-            nats_replicas: 1,
-        })
-    }
-
     /// A connection as `user`.
     ///
     /// # Errors
     /// The server refuses.
     pub async fn bus(&self, user: NatsUser) -> Result<Bus> {
-        Bus::connect(&self.nats_config(user)?, user.name())
-            .await
-            .map_err(|source| SandboxError::Bus { user: user.name(), source })
+        self.nats.bus(user).await
     }
 
     /// The customer account `id`, in which stacks can call back.

@@ -17,7 +17,7 @@ use contracts::{CloudEvent, ConnectionId, ErrorCode, ErrorReply, Stream, TenantI
 use futures::StreamExt as _;
 use messaging::async_nats::jetstream::consumer::pull;
 use messaging::seal::SealSeed;
-use messaging::{Bus, Call, EndpointServer, NatsConfig, event};
+use messaging::{Bus, Call, EndpointServer, event};
 use sandbox::{AwsEmulator, NatsServer, NatsUser, ServiceProcess, Toolbox};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,15 +46,7 @@ struct Flow {
 }
 
 async fn bus(nats: &NatsServer, user: NatsUser) -> Bus {
-    let config = NatsConfig {
-        nats_url: nats.url().parse().unwrap(),
-        nats_seed_file: Some(nats.seed_file(user)),
-        nats_ca_file: None,
-        nats_cert_file: None,
-        nats_key_file: None,
-        nats_replicas: 1,
-    };
-    Bus::connect(&config, user.name()).await.unwrap()
+    nats.bus(user).await.unwrap()
 }
 
 /// Stands for the broker: credentials of the account's root, sealed. The first request of each program comes too early.

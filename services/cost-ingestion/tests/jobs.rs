@@ -20,7 +20,7 @@ use cost_ingestion::table::CostTable;
 use cost_ingestion::work::job::{self, Worker};
 use futures::StreamExt as _;
 use messaging::async_nats::jetstream::consumer::pull;
-use messaging::{Backoff, Bus, ConsumerSpec, Disposition, NatsConfig, Router, consume, event};
+use messaging::{Backoff, Bus, ConsumerSpec, Disposition, Router, consume, event};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
@@ -110,15 +110,7 @@ impl Yard {
 }
 
 async fn bus(nats: &NatsServer, user: NatsUser) -> Bus {
-    let config = NatsConfig {
-        nats_url: nats.url().parse().unwrap(),
-        nats_seed_file: Some(nats.seed_file(user)),
-        nats_ca_file: None,
-        nats_cert_file: None,
-        nats_key_file: None,
-        nats_replicas: 1,
-    };
-    Bus::connect(&config, user.name()).await.unwrap()
+    nats.bus(user).await.unwrap()
 }
 
 /// As in the program, but impatient.

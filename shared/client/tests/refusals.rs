@@ -12,20 +12,12 @@ use contracts::{
     ConnectionId, ErrorCode, ErrorReply, SealingKey, TenantId, Timestamp,
     credentials::{IssueCredentials, IssuedCredentials, Purpose, SealedCredentials, SecretText},
 };
-use messaging::{Bus, Call, EndpointServer, NatsConfig, seal::SealSeed};
+use messaging::{Bus, Call, EndpointServer, seal::SealSeed};
 use sandbox::{NatsServer, NatsUser, Toolbox};
 use tokio_util::sync::CancellationToken;
 
 async fn bus(server: &NatsServer, user: NatsUser) -> Bus {
-    let config = NatsConfig {
-        nats_url: server.url().parse().unwrap(),
-        nats_seed_file: Some(server.seed_file(user)),
-        nats_ca_file: None,
-        nats_cert_file: None,
-        nats_key_file: None,
-        nats_replicas: 1,
-    };
-    Bus::connect(&config, user.name()).await.unwrap()
+    server.bus(user).await.unwrap()
 }
 
 /// Who answers, and how.

@@ -21,7 +21,7 @@ use contracts::{
     tenant::{CreateTenant, CreateTenantRequest, Empty, GetTenant, Tenant, TenantCreated, TenantState},
 };
 use messaging::{
-    Backoff, Bus, ConsumerSpec, Disposition, EndpointServer, NatsConfig, RequestError, Router, consume, event, header,
+    Backoff, Bus, ConsumerSpec, Disposition, EndpointServer, RequestError, Router, consume, event, header,
 };
 use sandbox::{NatsServer, NatsUser, Toolbox};
 use tokio::sync::mpsc;
@@ -34,15 +34,7 @@ async fn server() -> NatsServer {
 }
 
 async fn bus(server: &NatsServer, user: NatsUser) -> Bus {
-    let config = NatsConfig {
-        nats_url: server.url().parse().unwrap(),
-        nats_seed_file: Some(server.seed_file(user)),
-        nats_ca_file: None,
-        nats_cert_file: None,
-        nats_key_file: None,
-        nats_replicas: 1,
-    };
-    Bus::connect(&config, user.name()).await.unwrap()
+    server.bus(user).await.unwrap()
 }
 
 fn created(name: &str) -> CloudEvent<TenantCreated> {

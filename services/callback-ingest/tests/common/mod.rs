@@ -11,7 +11,7 @@ use contracts::{
 };
 use futures::StreamExt;
 use messaging::{
-    Backoff, Bus, ConsumerSpec, Disposition, NatsConfig, Router, async_nats::jetstream::consumer::pull, seal::SealSeed,
+    Backoff, Bus, ConsumerSpec, Disposition, Router, async_nats::jetstream::consumer::pull, seal::SealSeed,
 };
 use sandbox::{AwsEmulator, NatsServer, NatsUser, Provider, ServiceProcess, Toolbox};
 use serde_json::{Value, json};
@@ -66,15 +66,7 @@ impl World {
     }
 
     pub(crate) async fn bus(&self, user: NatsUser) -> Bus {
-        let config = NatsConfig {
-            nats_url: self.nats.url().parse().unwrap(),
-            nats_seed_file: Some(self.nats.seed_file(user)),
-            nats_ca_file: None,
-            nats_cert_file: None,
-            nats_key_file: None,
-            nats_replicas: 1,
-        };
-        Bus::connect(&config, user.name()).await.unwrap()
+        self.nats.bus(user).await.unwrap()
     }
 
     /// A request as the customer's template makes it, to be answered at our bucket.

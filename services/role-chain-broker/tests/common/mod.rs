@@ -12,7 +12,7 @@ use contracts::{
     tenant::{PrincipalReady, TenantCreated},
     verification::{ConfirmDeletion, DeletionReported, VerificationReported, VerifyCause, VerifyConnection},
 };
-use messaging::{Backoff, Bus, ConsumerSpec, Disposition, NatsConfig, Router, seal::SealSeed};
+use messaging::{Backoff, Bus, ConsumerSpec, Disposition, Router, seal::SealSeed};
 use sandbox::{AwsEmulator, NatsServer, NatsUser, Provider, ServiceProcess, Toolbox};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -106,15 +106,7 @@ pub(crate) async fn world() -> World {
 }
 
 pub(crate) async fn bus(nats: &NatsServer, user: NatsUser) -> Bus {
-    let config = NatsConfig {
-        nats_url: nats.url().parse().unwrap(),
-        nats_seed_file: Some(nats.seed_file(user)),
-        nats_ca_file: None,
-        nats_cert_file: None,
-        nats_key_file: None,
-        nats_replicas: 1,
-    };
-    Bus::connect(&config, user.name()).await.unwrap()
+    nats.bus(user).await.unwrap()
 }
 
 fn spec(stream: Stream, durable: &'static str) -> ConsumerSpec {

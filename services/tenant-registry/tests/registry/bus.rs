@@ -12,7 +12,7 @@ use contracts::{
 };
 use futures::StreamExt;
 use messaging::{
-    Bus, NatsConfig, RawMessage,
+    Bus, RawMessage,
     async_nats::{
         self,
         jetstream::consumer::{DeliverPolicy, pull},
@@ -36,15 +36,7 @@ struct Bed {
 }
 
 async fn connect(nats: &NatsServer, user: NatsUser) -> Bus {
-    let config = NatsConfig {
-        nats_url: nats.url().parse().unwrap(),
-        nats_seed_file: Some(nats.seed_file(user)),
-        nats_ca_file: None,
-        nats_cert_file: None,
-        nats_key_file: None,
-        nats_replicas: 1,
-    };
-    Bus::connect(&config, user.name()).await.unwrap()
+    nats.bus(user).await.unwrap()
 }
 
 fn environment(nats: &NatsServer, database: PathBuf) -> Vec<(&'static str, String)> {
