@@ -49,7 +49,10 @@ fn whole(traces: &[Trace]) -> Option<Trace> {
     let trace =
         traces.iter().find(|trace| trace.find(INGEST, MESSAGE).is_some() && trace.find(INGEST, ANSWER).is_some())?;
     let rows = trace.find(COSTS, "costs.period").is_some() && trace.find(COSTS, "costs.ingest").is_some();
-    (rows && trace.roots().len() == 1).then(|| trace.clone())
+    let probes = trace.spans.iter().filter(|span| span.name == "probe").count();
+    let deleted = trace.spans.iter().any(|span| span.calls("SQS") && span.attribute("error.type").is_empty());
+    let leaves = probes >= 4 && deleted && trace.find(BROKER, "serve").is_some();
+    (rows && leaves && trace.roots().len() == 1).then(|| trace.clone())
 }
 
 fn consumed<'a>(trace: &'a Trace, service: &str) -> BTreeSet<&'a str> {
@@ -139,7 +142,7 @@ fn calls_to_aws_are_seen(trace: &Trace) {
     let refused = trace.spans.iter().filter(|span| span.calls("STS") && span.attribute("error.type") == "AccessDenied");
     assert_eq!(refused.count(), 2, "{}", trace.outline());
     let deleted = trace.spans.iter().find(|span| span.calls("SQS")).unwrap();
-    assert!(deleted.attribute("rpc.method").starts_with("DeleteMessage"));
+    assert!(deleted.attribute("rpc.method").starts_with("DeleteMessage"), "{}", trace.outline());
     assert_eq!(deleted.service, INGEST);
 }
 

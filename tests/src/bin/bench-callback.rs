@@ -9,9 +9,12 @@
 //! connections. It prints one JSON object on standard output:
 //!
 //! - `total_ms`: from the beginning of the SQS message's span to the beginning of the PUT's span;
-//! - `aws_ms`: of that, the time in which a call to STS was under way, overlaps counted once (`SQS.DeleteMessage` runs beside our own work and is not
-//!   waited for, so it is not taken off);
-//! - `own_ms`: the rest, which is ours: parsing, sealing, three decisions and their commits to disk, five hops over NATS, signing of AWS calls.
+//! - `aws_ms`: of that, the time in which a call to STS was under way, overlaps counted once. The SDK's own part of a call, such as signing, is in it.
+//!   `SQS.DeleteMessage` is not: it runs beside our own work, and nothing waits for it;
+//! - `own_ms`: the rest, which is ours: parsing, sealing, two decisions with their commits to disk, and four hops over NATS.
+//!
+//! With `BENCH_OUTLINE` set, every trace is shown on standard error: that is where to look for what takes long. Other work on the machine shows in all
+//! three numbers.
 //!
 //! Status 0 when it could measure, whatever it measured; `within` says whether the median of `own_ms` is at most `limit_ms`.
 
@@ -32,7 +35,7 @@ const CONNECTIONS: usize = 50;
 const LIMIT_MS: f64 = 50.0;
 /// The account of the first customer; the others' follow.
 const FIRST_ACCOUNT: u64 = 300_000_000_001;
-/// Spans between message and answer: whoever waits for fewer might measure a trace that is not all there.
+/// Probes of a connection that holds: with fewer, the broker has not sent all of its spans yet.
 const PROBES: usize = 4;
 
 #[derive(Debug, Serialize)]
