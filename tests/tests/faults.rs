@@ -309,7 +309,7 @@ async fn all_four_services_killed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nats_killed_in_the_middle() {
+async fn all_goes_on_after_nats_is_killed_in_the_middle() {
     let mut world = World::start().await;
     for stage in [Stage::StackLaunched, Stage::VerifyJobStored, Stage::OutcomeStored] {
         let mut run = Run::new(&mut world, stage).await;

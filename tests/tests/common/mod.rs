@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr, clippy::unwrap_used)]
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod crafted;
 pub(crate) mod sqs;
 
 use std::time::{Duration, Instant};
@@ -23,7 +24,6 @@ use sandbox::{Account, NatsUser, Operator, Service, StackState, System, SystemOp
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// The bucket in which callback-ingest remembers what it has answered, as a stream.
 pub(crate) const ANSWERS: &str = "KV_rolebridge-answers";
-pub(crate) const BUCKET: &str = "acme-cost-exports";
 pub(crate) const PREFIX: &str = "cur";
 
 /// A running system, and the provider's person at the command line.
@@ -237,6 +237,17 @@ pub(crate) async fn until(within: Duration, mut done: impl AsyncFnMut() -> bool)
     }
 }
 
-pub(crate) fn export() -> ExportLocation {
-    ExportLocation { bucket: BUCKET.to_owned(), prefix: PREFIX.to_owned() }
+/// What the service serves at `/metrics`.
+pub(crate) async fn metrics(system: &mut System, service: Service) -> String {
+    let address = system.service(service).expect("a service").http_address();
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let answer = client.get(format!("http://{address}/metrics")).send().await.expect("it answers");
+    answer.text().await.expect("text")
+}
+
+/// The sum of the samples whose line starts like this.
+pub(crate) async fn metric(system: &mut System, service: Service, start: &str) -> f64 {
+    let text = metrics(system, service).await;
+    let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number");
+    text.lines().filter(|line| line.starts_with(start)).map(value).sum()
 }
