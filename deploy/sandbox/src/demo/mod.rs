@@ -121,7 +121,10 @@ impl Demo<'_> {
         let offer = operator.offer(tenant.tenant, BUCKET, PREFIX).await?;
         self.screen.stage("enrollment", "an offer to connect, as the customer sees it:");
         self.screen.detail(&format!("external ID     {}", offer.external_id.as_str()));
-        self.screen.detail(&format!("callback token  {} (single use, shown once; the quick-create page asks for it)", offer.callback_token.expose()));
+        self.screen.detail(&format!(
+            "callback token  {} (single use, shown once; the quick-create page asks for it)",
+            offer.callback_token.expose()
+        ));
         self.screen.detail(&format!("quick-create    {}", offer.quick_create_url));
         for command in &offer.commands {
             self.screen.detail(&format!("or              {command}"));

@@ -22,7 +22,10 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) async fn start(bus: &Bus) -> Result<Self> {
-        Ok(Self { connections: read(bus, Stream::ConnectionEvents).await?, costs: read(bus, Stream::CostsEvents).await? })
+        Ok(Self {
+            connections: read(bus, Stream::ConnectionEvents).await?,
+            costs: read(bus, Stream::CostsEvents).await?,
+        })
     }
 
     /// The connection of `tenant` that is verified next.
