@@ -71,7 +71,7 @@ impl StoreError {
     }
 }
 
-fn is_busy(error: &DbErr) -> bool {
+pub(super) fn is_busy(error: &DbErr) -> bool {
     let (DbErr::Conn(RuntimeErr::SqlxError(inner))
     | DbErr::Exec(RuntimeErr::SqlxError(inner))
     | DbErr::Query(RuntimeErr::SqlxError(inner))) = error

@@ -14,8 +14,8 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use contracts::{CloudEvent, ConnectionId, EnrollmentId, Message, TenantId};
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::NotSet, ActiveValue::Set, ConnectionTrait, Database, DatabaseConnection,
-    DatabaseTransaction, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ActiveModelTrait, ActiveValue::NotSet, ActiveValue::Set, ConnectionTrait, DatabaseConnection, DatabaseTransaction,
+    DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::MigratorTrait;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
@@ -118,7 +118,7 @@ impl Store {
     /// When it cannot be reached, was written by a newer version, or a migration step fails.
     pub async fn open(url: &DatabaseUrl) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Connect { url: url.to_string(), source };
-        let db = Database::connect(connect::options(url).map_err(failed)?).await.map_err(failed)?;
+        let db = connect::connect(url).await.map_err(failed)?;
         let writer = (db.get_database_backend() == DbBackend::Sqlite).then(|| Arc::new(Mutex::new(())));
         let store = Self { db, writer, committed: Arc::new(Notify::new()) };
         store.migrate(url).await?;
