@@ -99,14 +99,15 @@ fn refusal(program: &str, environment: &BTreeMap<String, String>) -> Option<Stri
     let mut command = built(program);
     command.envs(environment).current_dir(folder.path()).stdout(file.try_clone().expect("the log again")).stderr(file);
     let mut child = command.spawn().expect("the program starts");
-    // clap speaks before anything else and ends with status 2; whatever else is written comes from a program that took its settings.
+    // A program that refuses its settings says `<program>: ...` before anything else and ends with status 2; a log line is of one that took them.
+    let last_word = format!("{program}: ");
     let deadline = Instant::now() + Duration::from_secs(60);
     let status = loop {
         let text = fs::read_to_string(&log).expect("the log");
         if let Some(status) = child.try_wait().expect("its status") {
             break Some(status);
         }
-        if text.contains('\n') && !text.starts_with("error:") {
+        if text.contains('\n') && !text.starts_with(&last_word) {
             break None;
         }
         assert!(Instant::now() < deadline, "{program} neither ends nor says anything");
