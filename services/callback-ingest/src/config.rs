@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args as _, FromArgMatches as _, Subcommand as _};
 use contracts::TopicArn;
 use messaging::NatsConfig;
 use runtime::HttpConfig;
@@ -12,36 +11,13 @@ use url::{Host, Url};
 use crate::answer::SandboxOrigin;
 
 /// What the program is asked to do.
-#[derive(Debug)]
-pub enum Invocation {
-    Serve(Box<Config>),
-    Command(Command),
-}
+pub type Invocation = runtime::usage::Invocation<Config, Command>;
 
-impl Invocation {
-    /// Reads the process's arguments and environment. Does not return when they make no sense or ask for help: then it has said so.
-    #[must_use]
-    pub fn parse() -> Self {
-        let matches = runtime::usage::matches(command());
-        let read = if matches.subcommand_name().is_some() {
-            Command::from_arg_matches(&matches).map(Self::Command)
-        } else {
-            Config::from_arg_matches(&matches).map(|config| Self::Serve(Box::new(config)))
-        };
-        read.unwrap_or_else(|error| runtime::usage::refuse(&error, &command()))
-    }
-}
-
-/// All flags, variables and commands. Put together by hand, since with derives alone the settings would be demanded of `keygen` too, or not be
-/// seen when all of them come from the environment.
+/// All flags, variables and commands.
 #[must_use]
 pub fn command() -> clap::Command {
-    let program = clap::Command::new(crate::SERVICE)
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("Receives callbacks of customers' stacks by SNS and SQS, and answers them");
-    Command::augment_subcommands(Config::augment_args(program))
-        .subcommand_negates_reqs(true)
-        .args_conflicts_with_subcommands(true)
+    let about = "Receives callbacks of customers' stacks by SNS and SQS, and answers them";
+    Invocation::command(crate::SERVICE, env!("CARGO_PKG_VERSION"), about)
 }
 
 #[derive(Debug, clap::Subcommand)]

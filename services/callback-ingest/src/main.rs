@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use callback_ingest::{Command, Config, Invocation, SERVICE};
+use callback_ingest::{Command, Config, Invocation, SERVICE, command};
 use messaging::seal::SealSeed;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Invocation::parse() {
+    let result = match Invocation::parse(&command()) {
         Invocation::Command(Command::Keygen { out }) => keygen(&out),
         Invocation::Serve(config) => serve(*config).await,
     };

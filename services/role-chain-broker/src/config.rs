@@ -2,41 +2,20 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgGroup, Args, FromArgMatches as _, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use contracts::{AccountId, IamPath};
 use messaging::NatsConfig;
 use runtime::HttpConfig;
 use telemetry::LogConfig;
 
 /// What the program is asked to do.
-#[derive(Debug)]
-pub enum Invocation {
-    Serve(Box<ServeArgs>),
-    Command(Command),
-}
+pub type Invocation = runtime::usage::Invocation<ServeArgs, Command>;
 
-impl Invocation {
-    /// Reads the process's arguments and environment. Does not return when they make no sense or ask for help: then it has said so.
-    #[must_use]
-    pub fn parse() -> Self {
-        let matches = runtime::usage::matches(command());
-        let read = if matches.subcommand_name().is_some() {
-            Command::from_arg_matches(&matches).map(Self::Command)
-        } else {
-            ServeArgs::from_arg_matches(&matches).map(|args| Self::Serve(Box::new(args)))
-        };
-        read.unwrap_or_else(|error| runtime::usage::refuse(&error, &command()))
-    }
-}
-
-/// All flags, variables and commands. Put together by hand: with derives alone, settings that all come from the environment are not seen.
+/// All flags, variables and commands.
 #[must_use]
 pub fn command() -> clap::Command {
     let about = "Keeps one IAM user and role for each tenant, proves that customers' roles demand our external ID, and issues short-lived credentials";
-    let program = clap::Command::new("role-chain-broker").version(env!("CARGO_PKG_VERSION")).about(about);
-    Command::augment_subcommands(ServeArgs::augment_args(program))
-        .subcommand_negates_reqs(true)
-        .args_conflicts_with_subcommands(true)
+    Invocation::command("role-chain-broker", env!("CARGO_PKG_VERSION"), about)
 }
 
 #[derive(Debug, Subcommand)]

@@ -31,7 +31,7 @@ use telemetry::Telemetry;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{BrokerConfig, Command, Invocation, KeygenArgs, ServeArgs};
+pub use config::{BrokerConfig, Command, Invocation, KeygenArgs, ServeArgs, command};
 pub use keygen::{KeygenError, keygen};
 
 use crate::{

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use role_chain_broker::{Command, Invocation, KeygenArgs, ServeArgs};
+use role_chain_broker::{Command, Invocation, KeygenArgs, ServeArgs, command};
 
 const PROGRAM: &str = "role-chain-broker";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let result = match Invocation::parse() {
+    let result = match Invocation::parse(&command()) {
         Invocation::Command(Command::Keygen(args)) => keygen(&args),
         Invocation::Serve(config) => serve(*config).await,
     };

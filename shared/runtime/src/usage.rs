@@ -1,7 +1,7 @@
 //! Flags and variables, and one sentence when they make no sense.
 
 use clap::{
-    ArgMatches, Command, CommandFactory, FromArgMatches,
+    ArgMatches, Args, Command, CommandFactory, FromArgMatches, Subcommand,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
@@ -21,6 +21,36 @@ pub fn parse<C: CommandFactory + FromArgMatches>() -> C {
 pub fn matches(mut command: Command) -> ArgMatches {
     let parsed = command.try_get_matches_from_mut(std::env::args_os());
     parsed.unwrap_or_else(|error| refuse(&error, &command))
+}
+
+/// What a service's program is asked to do: to serve, or one of its small commands.
+#[derive(Debug)]
+pub enum Invocation<S, C> {
+    Serve(Box<S>),
+    Command(C),
+}
+
+impl<S: Args, C: Subcommand> Invocation<S, C> {
+    /// Reads the process's flags and variables against [`Self::command`]. Ends the process as [`parse`] does.
+    #[must_use]
+    pub fn parse(program: &Command) -> Self {
+        let matches = matches(program.clone());
+        let read = if matches.subcommand_name().is_some() {
+            C::from_arg_matches(&matches).map(Self::Command)
+        } else {
+            S::from_arg_matches(&matches).map(|settings| Self::Serve(Box::new(settings)))
+        };
+        read.unwrap_or_else(|error| refuse(&error, program))
+    }
+
+    /// All flags, variables and commands. Put together by hand, since with derives alone the settings would be demanded of the commands too, or not be
+    /// seen when all of them come from the environment.
+    #[must_use]
+    pub fn command(name: &'static str, version: &'static str, about: &'static str) -> Command {
+        C::augment_subcommands(S::augment_args(Command::new(name).version(version).about(about)))
+            .subcommand_negates_reqs(true)
+            .args_conflicts_with_subcommands(true)
+    }
 }
 
 /// Says what is wrong with the arguments, and ends the process.
@@ -93,7 +123,7 @@ mod tests {
     #[derive(Debug, Parser)]
     #[command(name = "program")]
     #[command(group = clap::ArgGroup::new("key").required(true).args(["key_file", "kms_key"]))]
-    struct Args {
+    struct Settings {
         #[arg(long, env = "TEST_USAGE_URL", value_name = "URL")]
         _url: String,
         #[arg(long, env = "TEST_USAGE_COUNT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
@@ -105,7 +135,7 @@ mod tests {
     }
 
     fn said(arguments: &[&str]) -> String {
-        let mut command = Args::command();
+        let mut command = Settings::command();
         let all = ["program"].iter().chain(arguments);
         let error = command.try_get_matches_from_mut(all).unwrap_err();
         sentence(&error, &command)
