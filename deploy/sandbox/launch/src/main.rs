@@ -13,19 +13,27 @@ fn main() -> ExitCode {
     match launch() {
         Ok(status) => status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from),
         Err(problem) => {
-            // Standard error is this program's only voice.
-            #[allow(clippy::print_stderr, reason = "a launcher has no log")]
-            {
-                eprintln!("cargo demo: {problem}");
-            }
+            say(&problem);
             ExitCode::FAILURE
         }
     }
 }
 
+/// Standard error is this program's only voice.
+#[allow(clippy::print_stderr, reason = "a launcher has no log")]
+fn say(text: &str) {
+    eprintln!("cargo demo: {text}");
+}
+
 fn launch() -> Result<ExitStatus, String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../..");
+    // This program lies where all the others do.
+    let here = env::current_exe().map_err(|error| format!("the build folder cannot be found: {error}"))?;
+    let sandbox = here.with_file_name(format!("rolebridge-sandbox{}", env::consts::EXE_SUFFIX));
+    if !sandbox.exists() {
+        say("everything is compiled first: some ten minutes on two cores, and seconds from the next time on");
+    }
     let built = Command::new(&cargo)
         .args(["build", "--workspace", "--bins"])
         .current_dir(&root)
@@ -34,9 +42,6 @@ fn launch() -> Result<ExitStatus, String> {
     if !built.success() {
         return Err("the workspace does not build; the compiler's words are above".to_owned());
     }
-    // This program lies where all the others do.
-    let here = env::current_exe().map_err(|error| format!("the build folder cannot be found: {error}"))?;
-    let sandbox = here.with_file_name(format!("rolebridge-sandbox{}", env::consts::EXE_SUFFIX));
     hand_over(Command::new(&sandbox).args(env::args_os().skip(1)))
         .map_err(|error| format!("{} cannot be started: {error}", sandbox.display()))
 }
