@@ -14,7 +14,7 @@ pub enum SandboxError {
     NoPython,
     #[error("the tools were not fetched: `{step}` failed; its output is in {}", log.display())]
     Fetch { step: &'static str, log: PathBuf },
-    #[error("no build folder was found: set CARGO_TARGET_DIR, or start this through cargo")]
+    #[error("no build folder was found above this program: start it through cargo")]
     NoBuildFolder,
     #[error("cannot {what}")]
     Io { what: String, source: std::io::Error },

@@ -17,17 +17,17 @@ pub(crate) fn programs_dir() -> Result<PathBuf> {
     profile_dir(&exe).map(Path::to_owned).ok_or(SandboxError::NoBuildFolder)
 }
 
+/// Cargo tags the build folder only if it makes it, and keeps a file of its own in it always.
+const MARKS: [&str; 2] = ["CACHEDIR.TAG", ".rustc_info.json"];
+
 fn target_dir() -> Result<PathBuf> {
-    // The running program knows better than the variable, which may have changed since the build; with neither there is nothing to go by.
-    if let Ok(dir) = programs_dir()
-        && let Some(target) = dir.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file())
-    {
-        return Ok(target.to_owned());
-    }
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(dir) => std::path::absolute(dir).map_err(SandboxError::io("make CARGO_TARGET_DIR absolute")),
-        None => Err(SandboxError::NoBuildFolder),
-    }
+    build_folder(&programs_dir()?).map(Path::to_owned).ok_or(SandboxError::NoBuildFolder)
+}
+
+/// `target` above `target/debug` or `target/<triple>/debug`; without any mark, the folder right above.
+fn build_folder(programs: &Path) -> Option<&Path> {
+    let marked = |dir: &&Path| MARKS.iter().any(|mark| dir.join(mark).is_file());
+    programs.ancestors().find(marked).or_else(|| programs.parent())
 }
 
 fn profile_dir(exe: &Path) -> Option<&Path> {
@@ -38,6 +38,19 @@ fn profile_dir(exe: &Path) -> Option<&Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_build_folder_is_found_however_it_was_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let programs = folder.path().join("target/triple/debug");
+        std::fs::create_dir_all(&programs).unwrap();
+        assert_eq!(build_folder(&programs), programs.parent());
+        for mark in MARKS {
+            std::fs::write(folder.path().join("target").join(mark), "").unwrap();
+            assert_eq!(build_folder(&programs), Some(folder.path().join("target").as_path()));
+            std::fs::remove_file(folder.path().join("target").join(mark)).unwrap();
+        }
+    }
 
     #[test]
     fn programs_lie_beside_a_program_and_above_a_test() {
