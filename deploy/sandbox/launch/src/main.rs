@@ -19,6 +19,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// How the variables begin that cargo sets for the program that it runs.
+const OF_A_PACKAGE: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+
 /// Standard error is this program's only voice.
 #[allow(clippy::print_stderr, reason = "a launcher has no log")]
 fn say(text: &str) {
@@ -34,11 +37,14 @@ fn launch() -> Result<ExitStatus, String> {
     if !sandbox.exists() {
         say("everything is compiled first: some ten minutes on two cores, and seconds from the next time on");
     }
-    let built = Command::new(&cargo)
-        .args(["build", "--workspace", "--bins"])
-        .current_dir(&root)
-        .status()
-        .map_err(|error| format!("{} cannot be started: {error}", cargo.to_string_lossy()))?;
+    let mut build = Command::new(&cargo);
+    build.args(["build", "--workspace", "--bins"]).current_dir(&root);
+    // What `cargo run` says of this package is not the build's: crates that look at it would be compiled again, and all that stand on them.
+    let of_this_package = |name: &str| OF_A_PACKAGE.iter().any(|prefix| name.starts_with(prefix));
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_this_package)) {
+        build.env_remove(name);
+    }
+    let built = build.status().map_err(|error| format!("{} cannot be started: {error}", cargo.to_string_lossy()))?;
     if !built.success() {
         return Err("the workspace does not build; the compiler's words are above".to_owned());
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use client::{Client, IssueError};
 use contracts::{
-    ConnectionId, ErrorCode,
+    ConnectionId, ErrorCode, ErrorReply,
     connection::{Connection, ConnectionState},
     credentials::{Purpose, SealedCredentials},
     enrollment::EnrollmentOffer,
@@ -30,6 +30,9 @@ const BUCKET: &str = "acme-cost-exports";
 const PREFIX: &str = "cur";
 /// Longer than anything takes on a loaded machine; nothing waits for it when all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the broker may take to hear that a connection has ended.
+const HEARD_WITHIN: Duration = Duration::from_secs(5);
 
 /// A cost export that AWS itself wrote (see the licences beside it).
 const EXPORT: &[u8] = include_bytes!("../../data/cur-2018/Nov2018-WorkshopCUR-00001.snappy.parquet");
@@ -234,13 +237,7 @@ impl Demo<'_> {
         let (tenant, connection) = customer.ids();
         customer.account.delete_stack(STACK).await?;
         let state = operator.in_state(tenant, connection, ConnectionState::Revoked, PATIENCE).await?;
-        let refusal = match client.issue(tenant, connection, Purpose::CostRead).await {
-            Err(IssueError::Request(error)) => {
-                error.refusal().cloned().with_context(|| format!("the broker did not refuse: {error}"))?
-            }
-            Err(error) => return Err(error.into()),
-            Ok(_) => bail!("the broker issued credentials for a connection that has ended"),
-        };
+        let refusal = refused(client, (tenant, connection)).await?;
         ensure!(
             matches!(refusal.code, ErrorCode::NotVerified | ErrorCode::NotFound),
             "the broker refused with {}",
@@ -254,6 +251,21 @@ impl Demo<'_> {
             ),
         );
         Ok(AfterDelete { state: state.state, credentials_error: refusal.code })
+    }
+}
+
+/// The broker's refusal. The registry's word reaches it over the bus, milliseconds after the registry has decided: until then it issues.
+async fn refused(client: &Client, (tenant, connection): (contracts::TenantId, ConnectionId)) -> Result<ErrorReply> {
+    let until = Instant::now() + HEARD_WITHIN;
+    loop {
+        match client.issue(tenant, connection, Purpose::CostRead).await {
+            Err(IssueError::Request(error)) => {
+                return error.refusal().cloned().with_context(|| format!("the broker did not refuse: {error}"));
+            }
+            Err(error) => return Err(error.into()),
+            Ok(_) if Instant::now() > until => bail!("the broker issues credentials for a connection that has ended"),
+            Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
     }
 }
 
