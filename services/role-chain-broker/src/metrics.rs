@@ -67,6 +67,8 @@ impl Metrics {
             Probe::CallerIdentity => "caller-identity",
             Probe::NoId => "no-id",
             Probe::RandomId => "random-id",
+            Probe::RetiredId => "retired-id",
+            Probe::OtherPrincipal => "other-principal",
         };
         let outcome = match outcome {
             ProbeOutcome::Succeeded => "succeeded",

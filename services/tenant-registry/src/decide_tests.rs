@@ -25,6 +25,7 @@ fn regions() -> Vec<Region> {
 fn claims() -> Claims {
     Claims {
         external_id: ExternalId::generate(),
+        previous_external_id: None,
         token_hash: TokenHash::from_stored("a".repeat(64)),
         role_arn: role("arn:aws:iam::222222222222:role/rolebridge/r"),
         account: AccountId::parse("222222222222").unwrap(),

@@ -131,6 +131,22 @@ pub const fn fault_text(fault: Fault) -> &'static str {
             "The role's session belongs to another AWS account than the stack. The role must be made by this very stack: launch the provider's \
              template unchanged."
         }
+        Fault::OpenWithRetiredId => {
+            "The role can still be assumed with the external ID that was replaced. Update the stack once more with PreviousExternalId empty, so that \
+             the trust policy names the new external ID alone."
+        }
+        Fault::OpenToOtherPrincipal => {
+            "The role lets in other roles of the provider than the one that was made for you. Its trust policy must name exactly that one role as \
+             principal (no account, no wildcard), as in the provider's template; launch the template unchanged."
+        }
+        Fault::LongSessions => {
+            "The role gives sessions of more than an hour, and the provider takes none that does. Set its maximum session duration to one hour, or \
+             launch the provider's template unchanged."
+        }
+        Fault::PermissionsMissing => {
+            "The role lacks permissions that the provider's purposes need. Launch the provider's template unchanged, or add what connections show \
+             lists as missing."
+        }
     }
 }
 

@@ -92,9 +92,13 @@ const fn worsened(state: ConnectionState, fault: Fault) -> Option<Step> {
     let step = match fault {
         Fault::Refused => Step::announced(S::Disconnected, Announcement::Disconnected),
         // A session of another account than was verified is no lesser fault than an open door.
-        Fault::OpenWithoutId | Fault::OpenWithRandomId | Fault::WrongAccount => {
-            Step::announced(S::Insecure, Announcement::Insecure)
-        }
+        Fault::OpenWithoutId
+        | Fault::OpenWithRandomId
+        | Fault::WrongAccount
+        | Fault::OpenWithRetiredId
+        | Fault::OpenToOtherPrincipal
+        | Fault::LongSessions
+        | Fault::PermissionsMissing => Step::announced(S::Insecure, Announcement::Insecure),
     };
     match (state, step.to) {
         (S::Insecure, S::Insecure) | (S::Disconnected, S::Disconnected) => None,

@@ -38,6 +38,9 @@ pub struct ReturnAddress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Claims {
     pub external_id: ExternalId,
+    /// The one that the trust policy still names beside it, while it is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_external_id: Option<ExternalId>,
     pub token_hash: TokenHash,
     pub role_arn: RoleArn,
     pub account: AccountId,

@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AccountId, ConnectionId, ExternalId, Page, PageRequest, Partition, Region, RoleArn, TenantId, Timestamp,
     costs::ExportLocation,
+    credentials::Purpose,
+    enrollment::RotationState,
     message::{endpoint, message},
+    revocation::RevocationStep,
     tenant::{Empty, WithReason},
-    verification::{Fault, ProbeEvidence},
+    verification::{Fault, ProbeEvidence, PurposeEvidence},
 };
 
 /// Where a connection stands. `revoked` is final.
@@ -80,10 +83,31 @@ pub struct Connection {
     /// What the last probes saw.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<ProbeEvidence>,
+    /// Which purposes' permissions are there, by the last look.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub purposes: Vec<PurposeEvidence>,
+    /// The longest session that the role gives, in seconds, if it lets itself be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_session_s: Option<u32>,
+    /// How far the change of its external ID is; absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationState>,
+    /// What a revocation has done so far, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revocation: Vec<RevocationStep>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_at: Option<Timestamp>,
+    /// When the last probes came to a verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probed_at: Option<Timestamp>,
+    /// When it is probed next, as things stand; absent for one that is not watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_probe_at: Option<Timestamp>,
+    /// When credentials were given out last, to the minute or so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -102,6 +126,8 @@ endpoint!(ListConnections { service: "tenant-registry", name: "connections-list"
     request: ListConnectionsRequest, response: Page<Connection>, summary: "Lists a tenant's connections, oldest first." });
 endpoint!(RevokeConnection { service: "tenant-registry", name: "connections-revoke", subject: "rolebridge.rpc.v1.connections.revoke.*.*", keys: (tenant: TenantId, connection: ConnectionId),
     request: WithReason, response: Connection, summary: "Ends a connection on the provider's side, for good. Repeatable." });
+endpoint!(VerifyConnectionNow { service: "tenant-registry", name: "connections-verify", subject: "rolebridge.rpc.v1.connections.verify.*.*", keys: (tenant: TenantId, connection: ConnectionId),
+    request: Empty, response: Connection, summary: "Has a watched connection probed now, ahead of its time. The verdict follows: probed_at of the connection changes." });
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConnectionRegistered {
@@ -155,6 +181,30 @@ pub struct ConnectionInsecure {
 message!(ConnectionInsecure { type: "rolebridge.connection.insecure.v1", subject: "rolebridge.events.v1.connection.insecure.*.*", stream: ConnectionEvents,
     producer: "tenant-registry", keys: [tenant, connection], summary: "The trust policy no longer demands the external ID; no credentials until it does." });
 
+/// The role is as it must be, and lacks permissions that a purpose needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConnectionDegraded {
+    pub tenant: TenantId,
+    pub connection: ConnectionId,
+    /// Purposes that no credentials are issued for until their permissions are back.
+    pub missing: Vec<Purpose>,
+    pub reason: String,
+}
+
+message!(ConnectionDegraded { type: "rolebridge.connection.degraded.v1", subject: "rolebridge.events.v1.connection.degraded.*.*", stream: ConnectionEvents,
+    producer: "tenant-registry", keys: [tenant, connection], summary: "A purpose's permissions are missing; the other purposes go on." });
+
+/// The connection goes by another external ID from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConnectionExternalIdChanged {
+    pub tenant: TenantId,
+    pub connection: ConnectionId,
+    pub rotation: RotationState,
+}
+
+message!(ConnectionExternalIdChanged { type: "rolebridge.connection.external-id-changed.v1", subject: "rolebridge.events.v1.connection.external-id-changed.*.*", stream: ConnectionEvents,
+    producer: "tenant-registry", keys: [tenant, connection], summary: "A connection took its new external ID, or its old one was seen to be refused." });
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConnectionDisconnected {
     pub tenant: TenantId,
@@ -187,6 +237,9 @@ pub struct Grant {
     pub region: Region,
     pub role_arn: RoleArn,
     pub external_id: ExternalId,
+    /// Purposes whose permissions are missing: nothing is issued for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Purpose>,
     /// Grows with every grant of the connection; a lower one is never believed after a higher one.
     pub revision: u64,
 }

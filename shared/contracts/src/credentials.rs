@@ -6,7 +6,10 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{AccountId, ConnectionId, Region, RoleArn, SealedBox, SealingKey, TenantId, Timestamp, message::endpoint};
+use crate::{
+    AccountId, ConnectionId, Region, RoleArn, SealedBox, SealingKey, TenantId, Timestamp,
+    message::{endpoint, message},
+};
 
 /// A named, least-privilege use of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -141,3 +144,27 @@ impl JsonSchema for SecretText {
 endpoint!(IssueCredentials { service: "role-chain-broker", name: "credentials-issue", subject: "rolebridge.rpc.v1.credentials.issue.*.*.*",
     keys: (purpose: Purpose, tenant: TenantId, connection: ConnectionId),
     request: IssueRequest, response: IssuedCredentials, summary: "Gives short-lived credentials for one connection and purpose, sealed to the requester." });
+
+/// The access key of a tenant's principal was replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CredentialsRotated {
+    pub tenant: TenantId,
+    pub at: Timestamp,
+}
+
+message!(CredentialsRotated { type: "rolebridge.credentials.rotated.v1", subject: "rolebridge.events.v1.credentials.rotated.*", stream: CredentialsEvents,
+    producer: "role-chain-broker", keys: [tenant], summary: "The access key of a tenant's principal was replaced; the old one is gone." });
+
+/// What a tenant's principal role had begun is denied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CredentialsRevoked {
+    pub tenant: TenantId,
+    /// The connection whose revocation it is; absent when it is the tenant's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<ConnectionId>,
+    /// Sessions issued before this instant are denied.
+    pub before: Timestamp,
+}
+
+message!(CredentialsRevoked { type: "rolebridge.credentials.revoked.v1", subject: "rolebridge.events.v1.credentials.revoked.*", stream: CredentialsEvents,
+    producer: "role-chain-broker", keys: [tenant], summary: "Sessions that a tenant's principal role began before an instant are denied." });

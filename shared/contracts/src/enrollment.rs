@@ -42,8 +42,43 @@ pub struct Enrollment {
     /// When set, only this account may use the offer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<AccountId>,
+    /// How far the change of its external ID is; absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationState>,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
+}
+
+/// How far the change of an external ID is. Nothing is interrupted by it: what is verified goes on with the old one until the new one is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RotationState {
+    /// There is a new one; the trust policy does not demand it yet.
+    Offered,
+    /// The new one is verified and in use; the trust policy may still name the old one.
+    Overlapping,
+    /// The old one was seen to be refused.
+    Finished,
+}
+
+/// The new external ID as it is shown to the customer, with the two updates of the stack that change it without an interruption.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RotationOffer {
+    #[serde(flatten)]
+    pub enrollment: Enrollment,
+    /// The new one.
+    pub external_id: ExternalId,
+    /// First: the trust policy names both. One `aws cloudformation` command a line.
+    pub begin: Vec<String>,
+    /// Second, once the connections are `overlapping`: the trust policy names the new one alone.
+    pub finish: Vec<String>,
+}
+
+/// The commands hold external IDs.
+impl std::fmt::Debug for RotationOffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RotationOffer").field("enrollment", &self.enrollment).finish_non_exhaustive()
+    }
 }
 
 /// There is no field for an external ID: it is the registry's to choose, always.
@@ -95,6 +130,10 @@ endpoint!(ListEnrollments { service: "tenant-registry", name: "enrollments-list"
     request: PageRequest, response: Page<Enrollment>, summary: "Lists a tenant's enrollments, oldest first." });
 endpoint!(CancelEnrollment { service: "tenant-registry", name: "enrollments-cancel", subject: "rolebridge.rpc.v1.enrollments.cancel.*.*", keys: (tenant: TenantId, enrollment: EnrollmentId),
     request: WithReason, response: Enrollment, summary: "Withdraws an open offer; a used one stays as it is. Repeatable." });
+endpoint!(RotateExternalId { service: "tenant-registry", name: "enrollments-rotate", subject: "rolebridge.rpc.v1.enrollments.rotate.*.*", keys: (tenant: TenantId, enrollment: EnrollmentId),
+    request: WithReason, response: RotationOffer, summary: "Makes a new external ID for the stacks of an enrollment. Repeatable: while it is offered the reply is the same." });
+endpoint!(CancelRotation { service: "tenant-registry", name: "enrollments-rotate-cancel", subject: "rolebridge.rpc.v1.enrollments.rotate-cancel.*.*", keys: (tenant: TenantId, enrollment: EnrollmentId),
+    request: WithReason, response: Enrollment, summary: "Takes a new external ID back that no connection has taken over yet." });
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EnrollmentCreated {

@@ -16,13 +16,15 @@ pub enum Stream {
     PrincipalEvents,
     EnrollmentEvents,
     ConnectionEvents,
+    CredentialsEvents,
+    AuditEvents,
     CostsEvents,
     DeadLetters,
 }
 
 impl Stream {
     /// Every stream there is.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Callbacks,
         Self::Jobs,
         Self::Reports,
@@ -31,6 +33,8 @@ impl Stream {
         Self::PrincipalEvents,
         Self::EnrollmentEvents,
         Self::ConnectionEvents,
+        Self::CredentialsEvents,
+        Self::AuditEvents,
         Self::CostsEvents,
         Self::DeadLetters,
     ];
@@ -47,6 +51,8 @@ impl Stream {
             Self::PrincipalEvents => "ROLEBRIDGE_EVENTS_PRINCIPAL",
             Self::EnrollmentEvents => "ROLEBRIDGE_EVENTS_ENROLLMENT",
             Self::ConnectionEvents => "ROLEBRIDGE_EVENTS_CONNECTION",
+            Self::CredentialsEvents => "ROLEBRIDGE_EVENTS_CREDENTIALS",
+            Self::AuditEvents => "ROLEBRIDGE_EVENTS_AUDIT",
             Self::CostsEvents => "ROLEBRIDGE_EVENTS_COSTS",
             Self::DeadLetters => "ROLEBRIDGE_DEAD_LETTERS",
         }
@@ -64,6 +70,8 @@ impl Stream {
             Self::PrincipalEvents => "rolebridge.events.v1.principal.>",
             Self::EnrollmentEvents => "rolebridge.events.v1.enrollment.>",
             Self::ConnectionEvents => "rolebridge.events.v1.connection.>",
+            Self::CredentialsEvents => "rolebridge.events.v1.credentials.>",
+            Self::AuditEvents => "rolebridge.events.v1.audit.>",
             Self::CostsEvents => "rolebridge.events.v1.costs.>",
             Self::DeadLetters => "rolebridge.internal.v1.dead-letters.>",
         }

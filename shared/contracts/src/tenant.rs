@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Page, PageRequest, RoleArn, TenantId, Timestamp, UserArn,
     message::{endpoint, message},
+    revocation::RevocationStep,
 };
 
 /// Whether a tenant may use its connections.
@@ -14,6 +15,10 @@ use crate::{
 pub enum TenantState {
     Active,
     Suspended,
+    /// Everything of it is being ended; there is no way back.
+    Deleting,
+    /// Its connections are revoked, its offers withdrawn, its principal is gone. Only its name and its audit log are left.
+    Deleted,
 }
 
 /// One customer of the provider.
@@ -26,6 +31,9 @@ pub struct Tenant {
     /// The role that the tenant's customer roles trust; absent until the broker has made it (about a second).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal_role: Option<RoleArn>,
+    /// What a suspension or deletion has done so far, in order; empty for a tenant that is active.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revocation: Vec<RevocationStep>,
     pub created_at: Timestamp,
 }
 
@@ -69,6 +77,8 @@ endpoint!(SuspendTenant { service: "tenant-registry", name: "tenants-suspend", s
     request: WithReason, response: Tenant, summary: "Stops a tenant: no new enrollments, no credentials. Repeatable." });
 endpoint!(ResumeTenant { service: "tenant-registry", name: "tenants-resume", subject: "rolebridge.rpc.v1.tenants.resume.*", keys: (tenant: TenantId),
     request: WithReason, response: Tenant, summary: "Lets a suspended tenant go on. Repeatable." });
+endpoint!(DeleteTenant { service: "tenant-registry", name: "tenants-delete", subject: "rolebridge.rpc.v1.tenants.delete.*", keys: (tenant: TenantId),
+    request: WithReason, response: Tenant, summary: "Ends a tenant for good: revokes its connections, withdraws its offers, removes its principal. Repeatable; the reply says which steps are done." });
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TenantCreated {
@@ -106,3 +116,51 @@ pub struct PrincipalReady {
 
 message!(PrincipalReady { type: "rolebridge.principal.ready.v1", subject: "rolebridge.events.v1.principal.ready.*", stream: PrincipalEvents,
     producer: "role-chain-broker", keys: [tenant], summary: "The tenant's IAM User and Role stand; stacks may name the role." });
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TenantDeleted {
+    pub tenant: TenantId,
+    pub reason: String,
+}
+
+message!(TenantDeleted { type: "rolebridge.tenant.deleted.v1", subject: "rolebridge.events.v1.tenant.deleted.*", stream: TenantEvents,
+    producer: "tenant-registry", keys: [tenant], summary: "A tenant has ended: its connections are revoked and its principal is gone." });
+
+/// A part of a principal that was not as it must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Drift {
+    UserMissing,
+    UserPolicy,
+    RoleMissing,
+    /// The role is there, and is another one than the one that was made (its unique ID differs).
+    RoleReplaced,
+    RoleTrust,
+    RolePolicy,
+    /// The access key that is recorded is not among the user's keys, or is not active.
+    AccessKeyMissing,
+    /// A key of the user that nobody of ours made.
+    AccessKeyForeign,
+}
+
+/// Somebody changed what is the broker's alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PrincipalDrift {
+    pub tenant: TenantId,
+    pub found: Vec<Drift>,
+    /// Whether it is as it must be again.
+    pub mended: bool,
+    /// What happened and what to do, for a person.
+    pub reason: String,
+}
+
+message!(PrincipalDrift { type: "rolebridge.principal.drift.v1", subject: "rolebridge.events.v1.principal.drift.*", stream: PrincipalEvents,
+    producer: "role-chain-broker", keys: [tenant], summary: "A tenant's IAM User or Role was changed behind our back: an alarm." });
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PrincipalRemoved {
+    pub tenant: TenantId,
+}
+
+message!(PrincipalRemoved { type: "rolebridge.principal.removed.v1", subject: "rolebridge.events.v1.principal.removed.*", stream: PrincipalEvents,
+    producer: "role-chain-broker", keys: [tenant], summary: "The IAM User and Role of a deleted tenant are gone." });

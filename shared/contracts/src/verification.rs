@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AccountId, ConnectionId, ExternalId, JobId, Region, RoleArn, TenantId, Timestamp, message::message};
+use crate::{
+    AccountId, ConnectionId, ExternalId, JobId, Region, RoleArn, TenantId, Timestamp, costs::ExportLocation,
+    credentials::Purpose, message::message,
+};
 
 /// Which of the probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -17,6 +20,10 @@ pub enum Probe {
     NoId,
     /// With a random external ID: must be refused.
     RandomId,
+    /// With the external ID that was replaced: must be refused once the stack says that it is gone from the trust policy.
+    RetiredId,
+    /// With the right external ID, by a principal of ours that is not the tenant's: should be refused.
+    OtherPrincipal,
 }
 
 /// What a probe saw.
@@ -56,6 +63,51 @@ pub enum Fault {
     OpenWithRandomId,
     /// The session belongs to another account than the callback says.
     WrongAccount,
+    /// The role still lets us in with the external ID that was replaced.
+    OpenWithRetiredId,
+    /// The role lets in another principal than the tenant's. Only where the registry's configuration makes it fatal.
+    OpenToOtherPrincipal,
+    /// The role gives sessions of more than an hour. Only where the registry's configuration makes it fatal.
+    LongSessions,
+    /// A purpose's permissions are missing. Only where the registry's configuration makes it fatal.
+    PermissionsMissing,
+}
+
+/// How the permissions of a purpose were looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PermissionCheck {
+    /// `iam:SimulatePrincipalPolicy`, asked by the role about itself: every action.
+    Simulation,
+    /// A harmless read with the purpose's own session policy: what that read needs, and no more.
+    Read,
+}
+
+/// Whether a purpose can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PurposeOutcome {
+    Complete,
+    /// At least one action is denied.
+    Missing,
+    /// AWS did not answer clearly: proves nothing.
+    Indeterminate,
+}
+
+/// What was found of one purpose's permissions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PurposeEvidence {
+    pub purpose: Purpose,
+    pub outcome: PurposeOutcome,
+    pub check: PermissionCheck,
+    /// IAM actions that are denied, such as `s3:GetObject`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+    pub at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws_request_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
 }
 
 /// The sum of the probes.
@@ -94,6 +146,12 @@ pub struct VerifyConnection {
     pub external_id: ExternalId,
     pub account: AccountId,
     pub region: Region,
+    /// The external ID that this one has replaced, once the stack says that its trust policy no longer names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired_external_id: Option<ExternalId>,
+    /// The cost export that the stack names: purposes need permissions for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_export: Option<ExportLocation>,
     /// When to give up and report what is known.
     pub deadline: Timestamp,
 }
@@ -127,6 +185,12 @@ pub struct VerificationReported {
     #[serde(flatten)]
     pub verdict: Verdict,
     pub evidence: Vec<ProbeEvidence>,
+    /// One for each purpose, where the probes held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub purposes: Vec<PurposeEvidence>,
+    /// The longest session that the role gives, in seconds, where the role lets itself be read. Chained sessions end at 3,600 whatever it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_session_s: Option<u32>,
     /// Milliseconds that were spent in calls to AWS.
     pub aws_ms: u64,
 }
@@ -147,3 +211,21 @@ pub struct DeletionReported {
 
 message!(DeletionReported { type: "rolebridge.internal.deletion-reported.v1", subject: "rolebridge.internal.v1.reports.deletion.*.*", stream: Reports,
     producer: "role-chain-broker", keys: [tenant, connection], summary: "Evidence: whether a deleted stack's role still lets us in." });
+
+/// One connection, and when credentials for it were given out last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Used {
+    pub tenant: TenantId,
+    pub connection: ConnectionId,
+    pub at: Timestamp,
+}
+
+/// Which connections a broker's instance has given out credentials for since its last word: those are probed first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConnectionsUsed {
+    /// At most 1,000.
+    pub used: Vec<Used>,
+}
+
+message!(ConnectionsUsed { type: "rolebridge.internal.connections-used.v1", subject: "rolebridge.internal.v1.reports.connections-used", stream: Reports,
+    producer: "role-chain-broker", keys: [], summary: "Which connections credentials were given out for lately." });

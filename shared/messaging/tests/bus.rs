@@ -224,6 +224,7 @@ fn tenant(name: String) -> Tenant {
         name,
         state: TenantState::Active,
         principal_role: None,
+        revocation: Vec::new(),
         created_at: Timestamp::now(),
     }
 }

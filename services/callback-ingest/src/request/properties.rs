@@ -31,6 +31,7 @@ pub(super) fn take(fields: &mut Map<String, Value>, stack: &StackId) -> Result<C
     Ok(Claims {
         external_id: ExternalId::parse(required(properties, "ExternalId")?)
             .map_err(|_| Malformed("ExternalId", "is malformed"))?,
+        previous_external_id: previous(properties)?,
         token_hash,
         role_arn: RoleArn::parse(required(properties, "RoleArn")?)
             .map_err(|_| Malformed("RoleArn", "is no IAM role's ARN"))?,
@@ -51,6 +52,14 @@ fn optional<'a>(properties: &'a Map<String, Value>, name: &'static str) -> Resul
         None | Some(Value::Null) => Ok(""),
         Some(Value::String(text)) => Ok(text),
         Some(_) => Err(Malformed(name, "is no string")),
+    }
+}
+
+/// Templates of version 1 have none.
+fn previous(properties: &Map<String, Value>) -> Result<Option<ExternalId>, Malformed> {
+    match optional(properties, "PreviousExternalId")? {
+        "" => Ok(None),
+        text => ExternalId::parse(text).map(Some).map_err(|_| Malformed("PreviousExternalId", "is malformed")),
     }
 }
 

@@ -89,6 +89,7 @@ pub mod tests {
             region: Region::parse("eu-central-1").unwrap(),
             role_arn: RoleArn::parse("arn:aws:iam::222222222222:role/rolebridge/rolebridge-stack").unwrap(),
             external_id: ExternalId::generate(),
+            missing: Vec::new(),
             revision,
         }
     }

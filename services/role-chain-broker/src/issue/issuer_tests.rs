@@ -28,6 +28,7 @@ async fn bench(sts: FakeSts) -> Bench {
         region: suspect.region.clone(),
         role_arn: suspect.role.clone(),
         external_id: suspect.external_id.clone(),
+        missing: Vec::new(),
         revision: 1,
     };
     let book = Arc::new(Book::default());

@@ -68,6 +68,8 @@ impl Jobs {
             role_arn: job.role_arn.clone(),
             verdict: outcome.verdict,
             evidence: outcome.evidence,
+            purposes: Vec::new(),
+            max_session_s: None,
             aws_ms: u64::try_from(outcome.in_aws.as_millis()).unwrap_or(u64::MAX),
         };
         self.report(job.job, report).await

@@ -77,7 +77,7 @@ impl Inquiry {
             (Probe::RandomId, Seen::LetIn) => self.fail(Fault::OpenWithRandomId),
             (Probe::RandomId, Seen::Refused) => self.verdict = Some(Verdict::Held),
             // GetCallerIdentity cannot be refused by AWS; whatever refused it proves nothing.
-            (Probe::CallerIdentity | Probe::NoId | Probe::RandomId, _) => {}
+            (Probe::CallerIdentity | Probe::NoId | Probe::RandomId | Probe::RetiredId | Probe::OtherPrincipal, _) => {}
         }
     }
 

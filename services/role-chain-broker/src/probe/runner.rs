@@ -122,6 +122,7 @@ impl Prober {
             Probe::RightId => Some(&suspect.external_id),
             Probe::NoId => None,
             Probe::RandomId => Some(&random),
+            Probe::RetiredId | Probe::OtherPrincipal => Some(&suspect.external_id),
             Probe::CallerIdentity => return Ok(self.ask_who(suspect, session).await),
         };
         match self.chain.probe(suspect.tenant, &suspect.role, id, &suspect.region).await {

@@ -206,6 +206,8 @@ impl World {
             external_id: id.clone(),
             account: role.account().clone(),
             region: Region::parse(REGION).unwrap(),
+            retired_external_id: None,
+            cost_export: None,
             deadline: Timestamp::now().plus(WITHIN),
         };
         self.publish(job.clone()).await;
@@ -252,6 +254,7 @@ pub(crate) fn grant(tenant: TenantId, role: &RoleArn, id: &ExternalId) -> Grant 
         region: Region::parse(REGION).unwrap(),
         role_arn: role.clone(),
         external_id: id.clone(),
+        missing: Vec::new(),
         revision: 1,
     }
 }

@@ -31,12 +31,14 @@ impl From<Model> for AuditEntry {
             sequence: row.sequence,
             at: row.at.0,
             actor: row.actor,
+            user: None,
             action: row.action,
             tenant: row.tenant_id.map(|id| id.0),
             enrollment: row.enrollment_id.map(|id| id.0),
             connection: row.connection_id.map(|id| id.0),
             reason: row.reason,
             trace_id: row.trace_id,
+            hash: String::new(),
         }
     }
 }

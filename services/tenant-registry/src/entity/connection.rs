@@ -61,9 +61,16 @@ impl From<Model> for Connection {
             reason: row.reason,
             cost_export: row.cost_export.map(|export| export.0),
             evidence: row.evidence.0,
+            purposes: Vec::new(),
+            max_session_s: None,
+            rotation: None,
+            revocation: Vec::new(),
             created_at: row.created_at.0,
             updated_at: row.updated_at.0,
             verified_at: row.verified_at.map(|at| at.0),
+            probed_at: None,
+            next_probe_at: None,
+            used_at: None,
         }
     }
 }

@@ -57,6 +57,7 @@ impl From<Model> for Enrollment {
             kind: row.kind.0,
             region: row.region.0,
             account: row.account.map(|account| account.0),
+            rotation: None,
             created_at: row.created_at.0,
             expires_at: row.expires_at.0,
         }

@@ -33,6 +33,7 @@ impl From<Model> for Tenant {
             name: row.name,
             state: row.state.0,
             principal_role: row.principal_role.map(|role| role.0),
+            revocation: Vec::new(),
             created_at: row.created_at.0,
         }
     }

@@ -126,6 +126,8 @@ impl Registry {
             external_id: enrollment.external_id.0.clone(),
             account: row.account.0.clone(),
             region: row.region.0.clone(),
+            retired_external_id: None,
+            cost_export: claims.cost_export.clone(),
             deadline: now.plus(self.rules.verify_within).min(latest),
         };
         let open = job::ActiveModel {

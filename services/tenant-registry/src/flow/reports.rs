@@ -138,6 +138,8 @@ impl Registry {
                     role_arn,
                     verdict,
                     evidence: Vec::new(),
+                    purposes: Vec::new(),
+                    max_session_s: None,
                     aws_ms: 0,
                 };
                 self.verified_or_not(&silence, Actor::Registry).await

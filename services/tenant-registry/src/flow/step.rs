@@ -124,6 +124,7 @@ pub(super) async fn grant(
         region: row.region.0.clone(),
         role_arn: row.role_arn.0.clone(),
         external_id: enrollment.external_id.0,
+        missing: Vec::new(),
         revision: u64::try_from(revision).unwrap_or_default(),
     };
     tx.send(row.id.0, grant).await?;

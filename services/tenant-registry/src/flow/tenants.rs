@@ -150,6 +150,9 @@ async fn set_state(tx: &Tx, id: TenantId, state: TenantState, reason: &str) -> R
             tx.send(id, TenantSuspended { tenant: id, reason: reason.clone() }).await?;
             "tenant.suspended"
         }
+        TenantState::Deleting | TenantState::Deleted => {
+            return Err(StoreError::Inconsistent("a state that nobody sets"));
+        }
         TenantState::Active => {
             tx.send(id, TenantResumed { tenant: id, reason: reason.clone() }).await?;
             "tenant.resumed"

@@ -236,6 +236,8 @@ async fn scheduled(world: &World, connection: &Connection, verdict: Verdict) -> 
         role_arn: connection.role_arn.clone(),
         verdict,
         evidence: Vec::new(),
+        purposes: Vec::new(),
+        max_session_s: None,
         aws_ms: 1,
     };
     world.report(&report).await

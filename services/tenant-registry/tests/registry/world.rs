@@ -156,6 +156,7 @@ pub(crate) fn callback_of(
         physical_resource_id: None,
         claims: Some(Claims {
             external_id: external_id.clone(),
+            previous_external_id: None,
             token_hash,
             role_arn: role(account, name),
             account: AccountId::parse(account).unwrap(),
@@ -179,6 +180,8 @@ pub(crate) fn report(job: &VerifyConnection, verdict: Verdict) -> VerificationRe
         role_arn: job.role_arn.clone(),
         verdict,
         evidence: Vec::new(),
+        purposes: Vec::new(),
+        max_session_s: None,
         aws_ms: 1,
     }
 }
