@@ -67,6 +67,16 @@ pub enum RunError {
     Runtime(#[source] RuntimeError),
 }
 
+/// The streams that the broker writes to or reads.
+const STREAMS: [Stream; 6] = [
+    Stream::TenantEvents,
+    Stream::PrincipalEvents,
+    Stream::CredentialsEvents,
+    Stream::Jobs,
+    Stream::Reports,
+    Stream::Grants,
+];
+
 /// Runs the broker until shutdown.
 ///
 /// Cancel: takes no more messages and requests, finishes what is in hand (long probes are given back), within the grace of the configuration.
@@ -79,7 +89,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     let (sdk, layout) = aws(&config.broker).await?;
     let wrapper = wrapper(&config.broker, &sdk)?;
     let bus = Bus::connect(&config.nats, "role-chain-broker").await.map_err(RunError::Connect)?;
-    for stream in [Stream::TenantEvents, Stream::PrincipalEvents, Stream::Jobs, Stream::Reports, Stream::Grants] {
+    for stream in STREAMS {
         bus.ensure_stream(stream).await.map_err(RunError::Bus)?;
     }
     let bucket = Arc::new(Bucket::new(bus.key_value(principal::BUCKET, 1).await.map_err(RunError::Bus)?));

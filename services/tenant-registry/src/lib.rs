@@ -40,7 +40,7 @@ use store::{OpenError, Store};
 pub const SERVICE: &str = "tenant-registry";
 
 /// What we write to or read. Whoever starts first makes them.
-const STREAMS: [Stream; 9] = [
+const STREAMS: [Stream; 10] = [
     Stream::Callbacks,
     Stream::Jobs,
     Stream::Reports,
@@ -49,6 +49,7 @@ const STREAMS: [Stream; 9] = [
     Stream::PrincipalEvents,
     Stream::EnrollmentEvents,
     Stream::ConnectionEvents,
+    Stream::AuditEvents,
     Stream::DeadLetters,
 ];
 
