@@ -218,6 +218,7 @@ pub mod tests {
             tenant,
             account: role.account().clone(),
             external_id: ExternalId::generate(),
+            retired_external_id: None,
             region: Region::parse("eu-central-1").unwrap(),
             role,
         };

@@ -97,8 +97,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     let metrics = Metrics::new(&telemetry::meter());
     let principals = Principals::new(bucket.clone(), wrapper.clone());
     let sts = |patience| Arc::new(RealSts::new(sdk.clone(), patience, metrics.clone()));
-    let own = sts(Patience::ONE_TRY);
-    let chain = Arc::new(Chain::new(principals, sts(ISSUING), own.clone()));
+    let chain = Arc::new(Chain::new(principals, sts(ISSUING), sts(PROBING)));
     let maker = Arc::new(Maker { layout: layout.clone(), iam: Arc::new(RealIam::new(&sdk)), store: bucket, wrapper });
     let prober = Arc::new(Prober::new(chain.clone(), metrics.clone()));
     let (grants, withdrawn) = Grants::open(&bus).await.map_err(RunError::Grants)?;
@@ -113,6 +112,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     tasks.spawn("nats health", watch_nats(bus.clone(), health.part("nats"), tasks.token()));
     tasks.spawn("grants", grants.follow(health.part("grants"), tasks.token()));
     tasks.spawn("evictions", evict(sessions, withdrawn, tasks.token()));
+    tasks.spawn("stranger", principal::keep_stranger(maker.clone(), tasks.token()));
     tasks.spawn(
         "principals",
         messaging::consume(bus.clone(), principal::consumer(), principal::router(bus.clone(), maker), tasks.token()),
@@ -131,6 +131,14 @@ const ISSUING: Patience = Patience {
     attempt: std::time::Duration::from_secs(4),
     whole: std::time::Duration::from_secs(10),
     attempts: 3,
+};
+
+/// One try, no waiting: the inquiry reads the answer and decides whether to ask again.
+const PROBING: Patience = Patience {
+    connect: std::time::Duration::from_secs(2),
+    attempt: std::time::Duration::from_secs(5),
+    whole: std::time::Duration::from_secs(5),
+    attempts: 1,
 };
 
 /// The SDK, and where principals live. Nothing is asked of AWS yet.

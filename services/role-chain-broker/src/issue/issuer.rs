@@ -23,7 +23,7 @@ use crate::{
     chain::{Chain, ChainError, Hop, SecondHop},
     grants::GrantSource,
     metrics::Metrics,
-    principal::PrincipalError,
+    principal::{PrincipalError, STRANGER},
     purpose,
 };
 
@@ -84,6 +84,10 @@ impl Issuer {
         connection: ConnectionId,
         request: &IssueRequest,
     ) -> Result<IssuedCredentials, ErrorReply> {
+        if tenant == STRANGER {
+            // It is no tenant, whatever a grant may say.
+            check::may_issue(connection, None::<Arc<Grant>>)?;
+        }
         let wish = check::wish(request)?;
         let grant = check::may_issue(connection, self.grant(tenant, connection).await?)?;
         let key = SessionKey::of(&grant, purpose, wish.duration);

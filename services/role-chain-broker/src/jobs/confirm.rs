@@ -48,6 +48,7 @@ impl Jobs {
             account: job.role_arn.account().clone(),
             role: job.role_arn.clone(),
             external_id: job.external_id.clone(),
+            retired_external_id: None,
             region: job.region.clone(),
         };
         let asked = tokio::select! {

@@ -2,6 +2,7 @@
 //!
 //! - `maker` makes one, step by step, each step reading first: it may be stopped anywhere and begun again.
 //! - `policy` says what user and role may do; `record` is what is stored; `iam` and `store` are the doors to AWS and NATS.
+//! - `stranger` is one principal of our own that no tenant has, for a probe.
 //! - `consumer` listens for new tenants and tells when their principal stands.
 //!
 //! What must not live here: customers' roles, STS.
@@ -14,6 +15,7 @@ mod maker;
 mod policy;
 mod record;
 mod store;
+mod stranger;
 
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ pub use maker::Maker;
 pub use policy::Layout;
 pub use record::RecordError;
 pub use store::{BUCKET, Bucket, PrincipalStore, Revision, StoreError};
+pub use stranger::{STRANGER, keep as keep_stranger};
 
 use record::State;
 

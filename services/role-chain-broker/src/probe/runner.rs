@@ -15,13 +15,18 @@ use super::{Inquiry, Limits, Next, Seen};
 use crate::{
     chain::{Chain, ChainError, Hop},
     metrics::Metrics,
-    principal::PrincipalError,
+    principal::{PrincipalError, STRANGER},
     sts::{Answer, Keys, Session},
 };
 
 /// Pauses between two tries of one probe.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// One answer, the first hop included; after it the same is asked again. AWS answers within a tenth of a second.
+const ONE_ANSWER: Duration = Duration::from_secs(6);
+/// Tries of a probe that decides nothing.
+const SIDE_TRIES: usize = 3;
 
 /// More would not tell more: repeated answers are kept as their first and their last.
 const MOST_EVIDENCE: usize = 32;
@@ -32,6 +37,8 @@ pub struct Suspect {
     pub tenant: TenantId,
     pub role: RoleArn,
     pub external_id: ExternalId,
+    /// The external ID that was replaced, if it must be refused by now.
+    pub retired_external_id: Option<ExternalId>,
     pub account: AccountId,
     pub region: Region,
 }
@@ -73,7 +80,8 @@ impl Prober {
     /// When the tenant has no principal yet, or its key cannot be read. Trouble with AWS is no error but evidence.
     pub async fn run(&self, suspect: &Suspect, limits: Limits) -> Result<Outcome, PrincipalError> {
         let began = Instant::now();
-        let (mut inquiry, mut pauses) = (Inquiry::new(limits), pauses());
+        let mut inquiry = Inquiry::new(limits, suspect.retired_external_id.is_some());
+        let mut pauses = pauses();
         let mut outcome = Outcome { verdict: Verdict::Indeterminate, evidence: Vec::new(), in_aws: Duration::ZERO };
         let mut session: Option<Session> = None;
         loop {
@@ -82,7 +90,8 @@ impl Prober {
                 Next::Done(verdict) => return Ok(Outcome { verdict, ..outcome }),
             };
             let asked = Instant::now();
-            let reply = self.ask(suspect, probe, session.as_ref().map(|session| &session.keys)).await?;
+            let left = limits.deadline.saturating_sub(began.elapsed());
+            let reply = self.ask(suspect, probe, session.as_ref().map(|session| &session.keys), left).await?;
             outcome.in_aws += asked.elapsed();
             keep(&mut outcome.evidence, reply.evidence);
             inquiry.note(reply.seen, began.elapsed());
@@ -103,14 +112,40 @@ impl Prober {
     /// # Errors
     /// As [`Prober::run`].
     pub async fn still_lets_in(&self, suspect: &Suspect) -> Result<(Seen, ProbeEvidence), PrincipalError> {
-        let reply = self.ask(suspect, Probe::RightId, None).await?;
+        let reply = self.ask(suspect, Probe::RightId, None, ONE_ANSWER).await?;
         Ok((reply.seen, reply.evidence))
     }
 
-    /// One probe, in a span that says which and what was seen.
-    async fn ask(&self, suspect: &Suspect, probe: Probe, session: Option<&Keys>) -> Result<Reply, PrincipalError> {
+    /// Whether another principal of ours is let in with the right ID: evidence that the trust names more than this tenant's role, and no more
+    /// than that. Nothing when that principal does not stand yet.
+    ///
+    /// Cancel: as [`Prober::run`]. Failure: a few tries, then indeterminate.
+    pub async fn other_principal(&self, suspect: &Suspect) -> Option<ProbeEvidence> {
+        let mut pauses = pauses();
+        for tried in 1.. {
+            let reply = self.ask(suspect, Probe::OtherPrincipal, None, ONE_ANSWER).await.ok()?;
+            if reply.seen != Seen::Unclear || tried >= SIDE_TRIES {
+                return Some(reply.evidence);
+            }
+            tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+        }
+        None
+    }
+
+    /// One probe, in a span that says which and what was seen. An answer that does not come in time is none.
+    async fn ask(
+        &self,
+        suspect: &Suspect,
+        probe: Probe,
+        session: Option<&Keys>,
+        within: Duration,
+    ) -> Result<Reply, PrincipalError> {
         let span = tracing::info_span!("probe", probe = ?probe, outcome = field::Empty);
-        let reply = self.put(suspect, probe, session).instrument(span.clone()).await?;
+        let put = self.put(suspect, probe, session).instrument(span.clone());
+        let reply = match tokio::time::timeout(within.min(ONE_ANSWER), put).await {
+            Ok(reply) => reply?,
+            Err(_) => unclear(probe, None),
+        };
         span.record("outcome", field::debug(reply.evidence.outcome));
         self.metrics.probe(probe, reply.evidence.outcome);
         Ok(reply)
@@ -118,14 +153,18 @@ impl Prober {
 
     async fn put(&self, suspect: &Suspect, probe: Probe, session: Option<&Keys>) -> Result<Reply, PrincipalError> {
         let random = ExternalId::generate();
-        let id = match probe {
-            Probe::RightId => Some(&suspect.external_id),
-            Probe::NoId => None,
-            Probe::RandomId => Some(&random),
-            Probe::RetiredId | Probe::OtherPrincipal => Some(&suspect.external_id),
+        let (by, id) = match probe {
+            Probe::RightId => (suspect.tenant, Some(&suspect.external_id)),
+            Probe::NoId => (suspect.tenant, None),
+            Probe::RandomId => (suspect.tenant, Some(&random)),
+            Probe::RetiredId => match &suspect.retired_external_id {
+                Some(id) => (suspect.tenant, Some(id)),
+                None => return Ok(unclear(probe, None)),
+            },
+            Probe::OtherPrincipal => (STRANGER, Some(&suspect.external_id)),
             Probe::CallerIdentity => return Ok(self.ask_who(suspect, session).await),
         };
-        match self.chain.probe(suspect.tenant, &suspect.role, id, &suspect.region).await {
+        match self.chain.probe(by, &suspect.role, id, &suspect.region).await {
             Ok(answer) => Ok(let_in(probe, answer)),
             Err(ChainError::Principal(error)) => Err(error),
             // Only the customer's role can refuse. A refusal of the first hop is ours: a principal that has not settled, or drifted.
@@ -206,98 +245,5 @@ fn keep(kept: &mut Vec<ProbeEvidence>, new: ProbeEvidence) {
 }
 
 #[cfg(test)]
-mod tests {
-    use contracts::verification::Fault;
-
-    use super::*;
-    use crate::{
-        chain::tests::{Fixture, fixture},
-        sts::fake::{FakeSts, Trust, throttled},
-    };
-
-    const LIMITS: Limits = Limits { settle: Duration::from_secs(10), deadline: Duration::from_secs(120) };
-
-    async fn verdict(sts: FakeSts, trust: fn(ExternalId) -> Trust) -> (Outcome, Fixture) {
-        let fixture = fixture(sts).await;
-        fixture.sts.set(&fixture.suspect.role, trust(fixture.suspect.external_id.clone()));
-        let prober = Prober::new(fixture.chain.clone(), fixture.metrics.clone());
-        (prober.run(&fixture.suspect, LIMITS).await.unwrap(), fixture)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_right_trust_holds_with_evidence_of_four() {
-        let (outcome, fixture) = verdict(FakeSts::default(), Trust::Id).await;
-        assert_eq!(outcome.verdict, Verdict::Held);
-        let seen: Vec<_> = outcome.evidence.iter().map(|e| (e.probe, e.outcome)).collect();
-        assert_eq!(
-            seen,
-            [
-                (Probe::RightId, ProbeOutcome::Succeeded),
-                (Probe::CallerIdentity, ProbeOutcome::Succeeded),
-                (Probe::NoId, ProbeOutcome::Refused),
-                (Probe::RandomId, ProbeOutcome::Refused)
-            ]
-        );
-        // The session that probes carries no condition on the external ID: a refusal must be the customer's.
-        let calls = fixture.sts.calls();
-        let first_hop: Vec<_> = calls.iter().filter(|call| call.role != fixture.suspect.role).collect();
-        assert_eq!(first_hop.len(), 1);
-        assert!(first_hop[0].session_policy.as_ref().is_none_or(|policy| !policy.contains("ExternalId")));
-        assert_ne!(calls.last().unwrap().external_id.as_ref(), Some(&fixture.suspect.external_id));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn loose_trusts_are_caught() {
-        for (trust, fault) in [
-            ((|_| Trust::Anyone) as fn(ExternalId) -> Trust, Fault::OpenWithoutId),
-            (|_| Trust::AnyId, Fault::OpenWithRandomId),
-            (Trust::IdIfGiven, Fault::OpenWithoutId),
-            (|_| Trust::Nobody, Fault::Refused),
-        ] {
-            let (outcome, _) = verdict(FakeSts::default(), trust).await;
-            assert_eq!(outcome.verdict, Verdict::Failed { fault });
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn another_account_is_caught() {
-        let sts = FakeSts { account: Some(AccountId::parse("999999999999").unwrap()), ..FakeSts::default() };
-        let (outcome, _) = verdict(sts, Trust::Id).await;
-        assert_eq!(outcome.verdict, Verdict::Failed { fault: Fault::WrongAccount });
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn attack_05_trouble_is_tried_again_and_never_decides() {
-        let sts = FakeSts::default();
-        // First hop, right ID, identity, no ID, random ID: each meets trouble once or more.
-        sts.trouble([Some(throttled()), None, Some(throttled()), None, Some(throttled()), None, Some(throttled())]);
-        let (outcome, _) = verdict(sts, Trust::Id).await;
-        assert_eq!(outcome.verdict, Verdict::Held);
-        assert!(outcome.evidence.iter().any(|e| e.outcome == ProbeOutcome::Indeterminate));
-
-        let sts = FakeSts::default();
-        sts.trouble(std::iter::repeat_n(Some(throttled()), 10_000));
-        let (outcome, _) = verdict(sts, Trust::Id).await;
-        assert_eq!(outcome.verdict, Verdict::Indeterminate);
-        assert!(outcome.evidence.len() <= MOST_EVIDENCE);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_refused_first_hop_is_never_the_customers_fault() {
-        let fixture = fixture(FakeSts::default()).await;
-        fixture.sts.set(&fixture.principal_role, Trust::Nobody);
-        let prober = Prober::new(fixture.chain.clone(), fixture.metrics.clone());
-        let outcome = prober.run(&fixture.suspect, LIMITS).await.unwrap();
-        assert_eq!(outcome.verdict, Verdict::Indeterminate);
-    }
-
-    #[test]
-    fn evidence_stays_small_and_keeps_first_and_last() {
-        let mut kept = Vec::new();
-        for n in 0..1000 {
-            keep(&mut kept, evidence(Probe::RightId, ProbeOutcome::Refused, Some(n.to_string()), None));
-        }
-        let ids: Vec<_> = kept.iter().map(|e| e.aws_request_id.clone().unwrap()).collect();
-        assert_eq!(ids, ["0", "999"]);
-    }
-}
+#[path = "runner_tests.rs"]
+mod tests;
