@@ -2,7 +2,7 @@
 
 use contracts::{
     ErrorCode, ErrorReply,
-    audit::ListAudit,
+    audit::{ExportAudit, ListAudit},
     connection::{GetConnection, ListConnections, RevokeConnection},
     enrollment::{CancelEnrollment, CreateEnrollment, GetEnrollment, ListEnrollments},
     tenant::{CreateTenant, GetTenant, ListTenants, ResumeTenant, SuspendTenant},
@@ -41,7 +41,7 @@ macro_rules! serve {
             let registry = $registry.clone();
             let server = server
                 .serve::<$endpoint, _, _>(move |call| {
-                    let $handler = registry.clone();
+                    let $handler = registry.asked_by(call.user());
                     async move {
                         let mut _position = 0usize..;
                         $(let $id = call.token(_position.next().unwrap_or_default())?;)*
@@ -72,5 +72,6 @@ pub(crate) async fn serve(bus: &Bus, registry: &Registry) -> Result<EndpointServ
         ListConnections(tenant) => |registry, request| registry.list_connections(tenant, request);
         RevokeConnection(tenant, connection) => |registry, request| registry.revoke_connection(tenant, connection, &request.reason);
         ListAudit(tenant) => |registry, request| registry.list_audit(tenant, request);
+        ExportAudit() => |registry, request| registry.export_audit(request);
     ))
 }

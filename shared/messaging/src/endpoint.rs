@@ -27,9 +27,19 @@ const CONCURRENT: usize = 2048;
 pub struct Call<E: Endpoint> {
     pub request: E::Request,
     tokens: Vec<String>,
+    user: Option<String>,
 }
 
 impl<E: Endpoint> Call<E> {
+    /// The NATS user whose private inbox (`_INBOX_<user>.`) the reply goes to.
+    ///
+    /// Permissions let each user hear its own inbox alone, so whoever wants the reply must name itself here. They do not keep a user from naming another's
+    /// inbox and going without the reply: this says who was answered, and is no proof of who asked.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
     /// The token at the `index`-th `*` of the endpoint's subject.
     ///
     /// # Errors
@@ -202,7 +212,11 @@ impl<F> Server<F> {
             ErrorReply::new(ErrorCode::InvalidRequest, message)
         })?;
         let tokens = subject::captures(E::SUBJECT, &request.message.subject).unwrap_or_default();
-        let call = Call::<E> { request: parsed, tokens: tokens.into_iter().map(ToOwned::to_owned).collect() };
+        let call = Call::<E> {
+            request: parsed,
+            tokens: tokens.into_iter().map(ToOwned::to_owned).collect(),
+            user: request.message.reply.as_deref().and_then(inbox_owner).map(ToOwned::to_owned),
+        };
         let bug = |what: &str| {
             tracing::error!(endpoint = E::NAME, "{what}");
             ErrorReply::new(ErrorCode::Internal, format!("{} failed by a fault of ours; its log says more", E::NAME))
@@ -211,6 +225,15 @@ impl<F> Server<F> {
             AssertUnwindSafe((self.handle)(call)).catch_unwind().await.map_err(|_| bug("the handler panicked"))??;
         serde_json::to_vec(&response).map(Bytes::from).map_err(|_| bug("the response could not be written"))
     }
+}
+
+/// The user that an inbox belongs to. Names are what a server's configuration holds: other text is nobody's.
+fn inbox_owner(reply: &str) -> Option<&str> {
+    let (prefix, _) = reply.split_once('.')?;
+    let user = prefix.strip_prefix("_INBOX_")?;
+    let fine =
+        (1..=64).contains(&user.len()) && user.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    fine.then_some(user)
 }
 
 /// Replies with the error in headers, as ADR-32 has it; the library keeps its statistics by them.
@@ -232,4 +255,21 @@ fn schemas<E: Endpoint>() -> HashMap<String, String> {
         ("request_schema".to_owned(), schema(contract.request.schema)),
         ("response_schema".to_owned(), schema(contract.response.schema)),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::inbox_owner;
+
+    #[test]
+    fn the_owner_of_an_inbox() {
+        assert_eq!(inbox_owner("_INBOX_operator.abc.1"), Some("operator"));
+        assert_eq!(inbox_owner("_INBOX_role-chain-broker.abc"), Some("role-chain-broker"));
+        let long = format!("_INBOX_{}.a", "x".repeat(65));
+        for nobodys in
+            ["_INBOX.abc", "_INBOX_.abc", "_INBOX_operator", "elsewhere.a", "_INBOX_a b.c", "_INBOX_\u{e9}.c", &long]
+        {
+            assert_eq!(inbox_owner(nobodys), None, "{nobodys}");
+        }
+    }
 }

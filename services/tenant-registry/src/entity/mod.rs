@@ -3,6 +3,7 @@
 //! Rows of a tenant are found through its [`Entity::of_tenant`](connection::Entity::of_tenant) functions, so that no query can forget whose they are.
 
 pub mod audit;
+pub mod audit_head;
 pub mod callback;
 pub mod columns;
 pub mod connection;

@@ -5,7 +5,7 @@ use contracts::{
     audit::AuditEntry,
     connection::{Connection, ListConnectionsRequest},
 };
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select};
 
 use super::{
     Registry,
@@ -74,10 +74,23 @@ impl Registry {
     /// # Errors
     /// `invalid-request`; when the store fails.
     pub async fn list_audit(&self, tenant: TenantId, request: &PageRequest) -> Result<Page<AuditEntry>, StoreError> {
-        let mut query = audit::Entity::find()
-            .filter(audit::Column::TenantId.eq(Id(tenant)))
-            .order_by_asc(audit::Column::Sequence)
-            .limit(pages::rows_wanted(request));
+        self.log_page(audit::Entity::find().filter(audit::Column::TenantId.eq(Id(tenant))), request).await
+    }
+
+    /// The whole log, over all tenants.
+    ///
+    /// # Errors
+    /// `invalid-request`; when the store fails.
+    pub async fn export_audit(&self, request: &PageRequest) -> Result<Page<AuditEntry>, StoreError> {
+        self.log_page(audit::Entity::find(), request).await
+    }
+
+    async fn log_page(
+        &self,
+        entries: Select<audit::Entity>,
+        request: &PageRequest,
+    ) -> Result<Page<AuditEntry>, StoreError> {
+        let mut query = entries.order_by_asc(audit::Column::Sequence).limit(pages::rows_wanted(request));
         if let Some(after) = pages::after::<i64>(request)? {
             query = query.filter(audit::Column::Sequence.gt(after));
         }

@@ -85,6 +85,12 @@ impl Registry {
         }
     }
 
+    /// The same registry at the work of the NATS user `user`: what it writes into the audit log names him.
+    #[must_use]
+    pub fn asked_by(&self, user: Option<&str>) -> Self {
+        Self { store: self.store.asked_by(user), ..self.clone() }
+    }
+
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store

@@ -3,8 +3,9 @@
 //! SQLite has one writer at a time, so writers of this process queue here (a file lock would have them poll); PostgreSQL takes row locks. On both a
 //! transaction that lost a race is rolled back and run again from the start ([`transaction!`]): its decisions are made anew on what is true then.
 //!
-//! Locks are taken in one order everywhere, so that nothing waits in a circle: tenant, enrollment, connection, job, callback.
+//! Locks are taken in one order everywhere, so that nothing waits in a circle: tenant, enrollment, connection, job, callback, end of the audit log.
 
+mod audit;
 mod connect;
 mod error;
 mod outbox;
@@ -12,23 +13,21 @@ pub(crate) mod pages;
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
-use contracts::{CloudEvent, ConnectionId, EnrollmentId, Message, TenantId};
+use contracts::{CloudEvent, Message};
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::NotSet, ActiveValue::Set, ConnectionTrait, DatabaseConnection, DatabaseTransaction,
-    DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait,
 };
 use sea_orm_migration::MigratorTrait;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
+pub use audit::{Actor, AuditLine};
 pub(crate) use error::During;
 pub use error::{OpenError, StoreError};
 pub use outbox::{Backlog, Claim};
 
-use crate::{
-    config::DatabaseUrl,
-    entity::{At, Id, audit},
-    migration::Migrator,
-};
+use self::audit::Lines;
+use crate::{config::DatabaseUrl, migration::Migrator};
 
 /// Instances that start at once migrate one after the other (any number will do, as long as nobody else uses it).
 const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(7224519046501132654)";
@@ -41,12 +40,16 @@ pub struct Store {
     writer: Option<Arc<Mutex<()>>>,
     /// Rung after every commit: the outbox may hold something.
     committed: Arc<Notify>,
+    /// For whom it works: enters every audit line.
+    user: Option<Arc<str>>,
 }
 
 /// A write transaction. Dropped without [`Store::finish`] it is rolled back.
 #[derive(Debug)]
 pub struct Tx {
     inner: DatabaseTransaction,
+    lines: Lines,
+    user: Option<Arc<str>>,
     _writer: Option<OwnedMutexGuard<()>>,
 }
 
@@ -54,60 +57,6 @@ impl Deref for Tx {
     type Target = DatabaseTransaction;
     fn deref(&self) -> &DatabaseTransaction {
         &self.inner
-    }
-}
-
-/// A line for the audit log.
-#[derive(Debug, Clone)]
-pub struct AuditLine {
-    pub actor: Actor,
-    pub action: &'static str,
-    pub tenant: Option<TenantId>,
-    pub enrollment: Option<EnrollmentId>,
-    pub connection: Option<ConnectionId>,
-    pub reason: String,
-}
-
-/// Who did it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Actor {
-    /// Somebody who may call our endpoints.
-    Operator,
-    /// A customer's stack.
-    Stack,
-    /// role-chain-broker, with what it found.
-    Broker,
-    /// This service, by itself.
-    Registry,
-}
-
-impl Actor {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Operator => "operator",
-            Self::Stack => "stack",
-            Self::Broker => "broker",
-            Self::Registry => "registry",
-        }
-    }
-}
-
-impl AuditLine {
-    #[must_use]
-    pub fn new(actor: Actor, action: &'static str, tenant: TenantId, reason: impl Into<String>) -> Self {
-        Self { actor, action, tenant: Some(tenant), enrollment: None, connection: None, reason: reason.into() }
-    }
-
-    #[must_use]
-    pub fn enrollment(mut self, enrollment: EnrollmentId) -> Self {
-        self.enrollment = Some(enrollment);
-        self
-    }
-
-    #[must_use]
-    pub fn connection(mut self, connection: ConnectionId) -> Self {
-        self.connection = Some(connection);
-        self
     }
 }
 
@@ -120,7 +69,7 @@ impl Store {
         let failed = |source| OpenError::Connect { url: url.to_string(), source };
         let db = connect::connect(url).await.map_err(failed)?;
         let writer = (db.get_database_backend() == DbBackend::Sqlite).then(|| Arc::new(Mutex::new(())));
-        let store = Self { db, writer, committed: Arc::new(Notify::new()) };
+        let store = Self { db, writer, committed: Arc::new(Notify::new()), user: None };
         store.migrate(url).await?;
         Ok(store)
     }
@@ -138,6 +87,12 @@ impl Store {
         }
         Migrator::up(&tx, None).await.map_err(failed)?;
         tx.commit().await.map_err(failed)
+    }
+
+    /// The same store at the work of the NATS user `user`: every audit line of its transactions names him.
+    #[must_use]
+    pub fn asked_by(&self, user: Option<&str>) -> Self {
+        Self { user: user.map(Arc::from), ..self.clone() }
     }
 
     /// For reads that need no transaction.
@@ -168,14 +123,18 @@ impl Store {
             None => None,
         };
         let inner = self.db.begin_with_options(write_options()).await.during("beginning a transaction")?;
-        Ok(Tx { inner, _writer: writer })
+        Ok(Tx { inner, lines: Lines::default(), user: self.user.clone(), _writer: writer })
     }
 
-    /// Commits what succeeded, rolls back what did not.
+    /// Writes the audit lines and commits what succeeded, rolls back what did not.
     ///
     /// # Errors
-    /// The operation's own, or that of the commit.
+    /// The operation's own, or that of the log or the commit.
     pub async fn finish<T>(&self, tx: Tx, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        let result = match result {
+            Ok(value) => tx.lines.write(&tx.inner).await.map(|()| value),
+            failed => failed,
+        };
         match result {
             Ok(value) => {
                 tx.inner.commit().await.during("committing")?;
@@ -202,21 +161,12 @@ impl Tx {
         outbox::append(&self.inner, key.to_string(), &event).await
     }
 
+    /// Leaves a line in the audit log, written with the commit. It is an event, too: [`contracts::audit::AuditRecorded`].
+    ///
     /// # Errors
-    /// When it cannot be written.
+    /// Never here: what goes wrong while it is written fails the commit.
     pub async fn audit(&self, line: AuditLine) -> Result<(), StoreError> {
-        let row = audit::ActiveModel {
-            sequence: NotSet,
-            at: Set(At::now()),
-            actor: Set(line.actor.word().to_owned()),
-            action: Set(line.action.to_owned()),
-            tenant_id: Set(line.tenant.map(Id)),
-            enrollment_id: Set(line.enrollment.map(Id)),
-            connection_id: Set(line.connection.map(Id)),
-            reason: Set(line.reason),
-            trace_id: Set(telemetry::trace_id()),
-        };
-        row.insert(&self.inner).await.during("writing the audit log")?;
+        self.lines.add(line, self.user.as_deref());
         Ok(())
     }
 }
