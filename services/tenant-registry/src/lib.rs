@@ -8,7 +8,9 @@
 //!
 //! What must not live here: AWS (it is asked by others, and their findings are reports), and any secret but the hash of a callback token.
 
+pub mod bucket;
 pub mod config;
+pub mod damping;
 pub mod decide;
 mod endpoints;
 pub mod entity;
@@ -19,6 +21,7 @@ mod migration;
 pub mod offer;
 pub mod reasons;
 pub mod relay;
+pub mod schedule;
 pub mod state;
 pub mod store;
 

@@ -1,14 +1,18 @@
 //! Customer accounts of tenants.
 
+use std::collections::BTreeSet;
+
 use contracts::{
     AccountId, ConnectionId, EnrollmentId, Partition, Region, RoleArn, StackId, TenantId,
     connection::{Connection, ConnectionState},
     costs::ExportLocation,
-    verification::ProbeEvidence,
+    credentials::Purpose,
+    verification::{ProbeEvidence, PurposeEvidence},
 };
 use sea_orm::entity::prelude::*;
 
 use super::{At, Id, Json, Text, of_tenant};
+use crate::damping::Streak;
 
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "connections")]
@@ -32,6 +36,18 @@ pub struct Model {
     pub created_at: At,
     pub updated_at: At,
     pub verified_at: Option<At>,
+    /// What the last look at the purposes' permissions found.
+    pub purposes: Json<Vec<PurposeEvidence>>,
+    /// Purposes that nothing is issued for: every grant says so.
+    pub missing: Json<BTreeSet<Purpose>>,
+    pub max_session_s: Option<i64>,
+    /// When probes came to a verdict last.
+    pub probed_at: Option<At>,
+    /// When it is due; absent for one that is not watched.
+    pub next_probe_at: Option<At>,
+    pub used_at: Option<At>,
+    /// Equal answers in a row that speak against the present state, too few yet to change it.
+    pub streak: Option<Json<Streak>>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -61,16 +77,16 @@ impl From<Model> for Connection {
             reason: row.reason,
             cost_export: row.cost_export.map(|export| export.0),
             evidence: row.evidence.0,
-            purposes: Vec::new(),
-            max_session_s: None,
+            purposes: row.purposes.0,
+            max_session_s: row.max_session_s.and_then(|seconds| u32::try_from(seconds).ok()),
             rotation: None,
             revocation: Vec::new(),
             created_at: row.created_at.0,
             updated_at: row.updated_at.0,
             verified_at: row.verified_at.map(|at| at.0),
-            probed_at: None,
-            next_probe_at: None,
-            used_at: None,
+            probed_at: row.probed_at.map(|at| at.0),
+            next_probe_at: row.next_probe_at.map(|at| at.0),
+            used_at: row.used_at.map(|at| at.0),
         }
     }
 }

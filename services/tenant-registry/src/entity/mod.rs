@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod audit_head;
+pub mod budget;
 pub mod callback;
 pub mod columns;
 pub mod connection;

@@ -209,6 +209,7 @@ fn new_connection(callback: &CallbackReceived, claims: &Claims, offer: &Offer) -
         created_at: Set(now),
         updated_at: Set(now),
         verified_at: Set(None),
+        ..Default::default()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The schema, step by step. A step that was released is never changed: the next one mends it.
 
 mod m0001_first;
+mod m0002_watch;
 mod m0005_audit_chain;
 
 use sea_orm_migration::prelude::*;
@@ -12,6 +13,10 @@ pub(crate) struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_first::Migration), Box::new(m0005_audit_chain::Migration)]
+        vec![
+            Box::new(m0001_first::Migration),
+            Box::new(m0002_watch::Migration),
+            Box::new(m0005_audit_chain::Migration),
+        ]
     }
 }

@@ -14,4 +14,5 @@ mod lifecycle;
 mod operators;
 mod outbox;
 mod races;
+mod watch;
 mod world;
