@@ -9,9 +9,14 @@ use contracts::{
     callback::{CallbackReceived, Claims},
     connection::ConnectionState,
     enrollment::{EnrollmentKind, EnrollmentState},
+    tenant::TenantState,
 };
 
-use crate::{entity::connection::ENDED, reasons::Refusal};
+use crate::{
+    entity::connection::ENDED,
+    reasons::Refusal,
+    rotation::{self, Ids, Named, OfferedIds},
+};
 
 /// What the store knows of the offer that the callback's external ID names.
 #[derive(Debug, Clone)]
@@ -24,7 +29,8 @@ pub struct OfferFacts {
     pub bound_stack: Option<StackId>,
     /// The account it is restricted to.
     pub account: Option<AccountId>,
-    pub tenant_active: bool,
+    pub tenant: TenantState,
+    pub ids: OfferedIds,
     /// The role that the customer's role must trust.
     pub principal: Option<RoleArn>,
     /// A connection of this very stack that has not ended.
@@ -41,7 +47,8 @@ pub struct ConnectionFacts {
     pub state: ConnectionState,
     pub stack: StackId,
     pub token_matches: bool,
-    pub external_id_matches: bool,
+    pub ids: Ids,
+    pub tenant: TenantState,
     pub principal: Option<RoleArn>,
 }
 
@@ -75,6 +82,7 @@ pub fn create(callback: &CallbackReceived, claims: &Claims, facts: Option<&Offer
         return Decision::Stranger(Refusal::NoSuchOffer);
     };
     match offer_stands(callback, facts)
+        .and_then(|()| rotation::begin(&facts.ids, named(claims)).map(drop))
         .and_then(|()| claims_agree(callback, claims, facts.principal.as_ref(), ours))
         .and_then(|()| is_free(callback, facts))
     {
@@ -98,12 +106,13 @@ pub fn update(
     if !facts.token_matches {
         return Decision::Stranger(Refusal::OtherToken);
     }
-    let checked = if ENDED.contains(&facts.state) {
+    let checked = if is_gone(facts.tenant) {
+        Err(Refusal::TenantGone)
+    } else if ENDED.contains(&facts.state) {
         Err(Refusal::NoSuchConnection)
-    } else if !facts.external_id_matches {
-        Err(Refusal::ExternalIdChanged)
     } else {
-        claims_agree(callback, claims, facts.principal.as_ref(), ours)
+        rotation::update(&facts.ids, named(claims))
+            .and_then(|_| claims_agree(callback, claims, facts.principal.as_ref(), ours))
     };
     checked.map_or_else(Decision::Refuse, |()| Decision::Verify)
 }
@@ -120,7 +129,20 @@ pub fn delete(callback: &CallbackReceived, facts: Option<&ConnectionFacts>) -> D
     }
 }
 
+/// The external IDs that a request names.
+#[must_use]
+pub fn named(claims: &Claims) -> Named<'_> {
+    Named { external_id: &claims.external_id, previous: claims.previous_external_id.as_ref() }
+}
+
+const fn is_gone(tenant: TenantState) -> bool {
+    matches!(tenant, TenantState::Deleting | TenantState::Deleted)
+}
+
 fn offer_stands(callback: &CallbackReceived, facts: &OfferFacts) -> Result<(), Refusal> {
+    if is_gone(facts.tenant) {
+        return Err(Refusal::TenantGone);
+    }
     let bound_here = facts.bound_stack.as_ref() == Some(&callback.key.stack_id);
     match facts.state {
         EnrollmentState::Cancelled => return Err(Refusal::OfferCancelled),
@@ -129,7 +151,7 @@ fn offer_stands(callback: &CallbackReceived, facts: &OfferFacts) -> Result<(), R
         EnrollmentState::Used => return Err(Refusal::OfferUsed),
         EnrollmentState::Open => {}
     }
-    if !facts.tenant_active {
+    if facts.tenant != TenantState::Active {
         return Err(Refusal::TenantSuspended);
     }
     let stack = callback.key.stack_id.account();

@@ -22,9 +22,17 @@ fn regions() -> Vec<Region> {
     vec![Region::parse("eu-central-1").unwrap(), Region::parse("cn-north-1").unwrap()]
 }
 
+fn external_id() -> ExternalId {
+    ExternalId::parse("7c0e2a52-2a29-4a4c-9d7f-1f3f0ac3c9a1").unwrap()
+}
+
+fn ids() -> OfferedIds {
+    OfferedIds { current: external_id(), next: None }
+}
+
 fn claims() -> Claims {
     Claims {
-        external_id: ExternalId::generate(),
+        external_id: external_id(),
         previous_external_id: None,
         token_hash: TokenHash::from_stored("a".repeat(64)),
         role_arn: role("arn:aws:iam::222222222222:role/rolebridge/r"),
@@ -56,7 +64,8 @@ fn offer() -> OfferFacts {
         token_matches: true,
         bound_stack: None,
         account: None,
-        tenant_active: true,
+        tenant: TenantState::Active,
+        ids: ids(),
         principal: Some(role("arn:aws:iam::111111111111:role/rolebridge/t")),
         stack_connected: false,
         account_connected: false,
@@ -69,7 +78,8 @@ fn connection() -> ConnectionFacts {
         state: ConnectionState::Verified,
         stack: stack(STACK),
         token_matches: true,
-        external_id_matches: true,
+        ids: Ids { own: external_id(), previous: None, rotation: None, offered: ids() },
+        tenant: TenantState::Active,
         principal: offer().principal,
     }
 }
@@ -109,7 +119,12 @@ fn an_offer_that_does_not_stand() {
     let used_by = |by: StackId| created(|f, _, _| (f.state, f.bound_stack) = (EnrollmentState::Used, Some(by)));
     assert_eq!(refused(used_by(other())), "offer-used");
     assert_eq!(refused(used_by(stack(STACK))), "stack-connected");
-    assert_eq!(refused(created(|f, _, _| f.tenant_active = false)), "tenant-suspended");
+    assert_eq!(refused(created(|f, _, _| f.tenant = TenantState::Suspended)), "tenant-suspended");
+    for gone in [TenantState::Deleting, TenantState::Deleted] {
+        assert_eq!(refused(created(|f, _, _| f.tenant = gone)), "tenant-gone");
+        let cancelled = created(|f, _, _| (f.tenant, f.state) = (gone, EnrollmentState::Cancelled));
+        assert_eq!(refused(cancelled), "tenant-gone", "whatever else there is to say");
+    }
     assert_eq!(refused(created(|f, _, _| f.principal = None)), "principal-missing");
     assert_eq!(refused(created(|f, _, _| f.account = AccountId::parse("999999999999").ok())), "other-account");
     assert_eq!(refused(created(|f, _, _| f.account_connected = true)), "account-connected");
@@ -158,12 +173,14 @@ fn attack_17_an_update_may_change_the_role_but_not_the_external_id() {
         update(&callback(RequestType::Update), &claims, Some(&facts), &regions())
     };
     assert_eq!(updated(connection(), claims()), Decision::Verify);
-    assert_eq!(
-        refused(updated(ConnectionFacts { external_id_matches: false, ..connection() }, claims())),
-        "external-id-changed"
-    );
+    let other = Claims { external_id: ExternalId::generate(), ..claims() };
+    assert_eq!(refused(updated(connection(), other)), "external-id-changed");
+    let beside = Claims { previous_external_id: Some(ExternalId::generate()), ..claims() };
+    assert_eq!(refused(updated(connection(), beside)), "previous-id-unknown");
     let foreign = Claims { role_arn: role("arn:aws:iam::999999999999:role/r"), ..claims() };
     assert_eq!(refused(updated(connection(), foreign)), "account-mismatch");
+    let gone = ConnectionFacts { tenant: TenantState::Deleting, ..connection() };
+    assert_eq!(refused(updated(gone, claims())), "tenant-gone");
     for ended in ENDED {
         assert_eq!(refused(updated(ConnectionFacts { state: ended, ..connection() }, claims())), "no-such-connection");
     }
@@ -202,14 +219,19 @@ fn a_state() -> impl Strategy<Value = EnrollmentState> {
     prop::sample::select(vec![Open, Used, Cancelled, Expired])
 }
 
+fn a_tenants_state() -> impl Strategy<Value = TenantState> {
+    use TenantState::{Active, Deleted, Deleting, Suspended};
+    prop::sample::select(vec![Active, Suspended, Deleting, Deleted])
+}
+
 proptest! {
     #[test]
     fn only_all_rules_together_lead_to_a_probe(
-        token_matches: bool, state in a_state(), tenant_active: bool, principal: bool, stack_connected: bool, account_connected: bool,
+        token_matches: bool, state in a_state(), tenant in a_tenants_state(), principal: bool, stack_connected: bool, account_connected: bool,
         same_account: bool, role_here: bool, refusals in 0u64..200,
     ) {
         let facts = OfferFacts {
-            token_matches, tenant_active, stack_connected, account_connected, state, refusals,
+            token_matches, tenant, stack_connected, account_connected, state, refusals,
             principal: offer().principal.filter(|_| principal),
             ..offer()
         };
@@ -217,7 +239,7 @@ proptest! {
         if !same_account { claims.account = AccountId::parse("999999999999").unwrap(); }
         if !role_here { claims.role_arn = role("arn:aws:iam::999999999999:role/r"); }
         let decision = create(&callback(RequestType::Create), &claims, Some(&facts), &regions());
-        let good = token_matches && state == EnrollmentState::Open && tenant_active && principal && !stack_connected && !account_connected
+        let good = token_matches && state == EnrollmentState::Open && tenant == TenantState::Active && principal && !stack_connected && !account_connected
             && same_account && role_here;
         prop_assert_eq!(decision == Decision::Verify, good);
         prop_assert_eq!(matches!(decision, Decision::Refuse(_)), token_matches && !good && refusals < MOST_REFUSALS);

@@ -4,7 +4,9 @@ use contracts::{
     ErrorCode, ErrorReply,
     audit::{ExportAudit, ListAudit},
     connection::{GetConnection, ListConnections, RevokeConnection},
-    enrollment::{CancelEnrollment, CreateEnrollment, GetEnrollment, ListEnrollments},
+    enrollment::{
+        CancelEnrollment, CancelRotation, CreateEnrollment, GetEnrollment, ListEnrollments, RotateExternalId,
+    },
     tenant::{CreateTenant, GetTenant, ListTenants, ResumeTenant, SuspendTenant},
 };
 use messaging::{Bus, BusError, EndpointServer};
@@ -68,6 +70,8 @@ pub(crate) async fn serve(bus: &Bus, registry: &Registry) -> Result<EndpointServ
         GetEnrollment(tenant, enrollment) => |registry, _request| registry.get_enrollment(tenant, enrollment);
         ListEnrollments(tenant) => |registry, request| registry.list_enrollments(tenant, request);
         CancelEnrollment(tenant, enrollment) => |registry, request| registry.cancel_enrollment(tenant, enrollment, &request.reason);
+        RotateExternalId(tenant, enrollment) => |registry, request| registry.rotate_external_id(tenant, enrollment, &request.reason);
+        CancelRotation(tenant, enrollment) => |registry, request| registry.cancel_rotation(tenant, enrollment, &request.reason);
         GetConnection(tenant, connection) => |registry, _request| registry.get_connection(tenant, connection);
         ListConnections(tenant) => |registry, request| registry.list_connections(tenant, request);
         RevokeConnection(tenant, connection) => |registry, request| registry.revoke_connection(tenant, connection, &request.reason);

@@ -9,6 +9,7 @@
 //! What must not live here: AWS (it is asked by others, and their findings are reports), and any secret but the hash of a callback token.
 
 pub mod bucket;
+pub mod change;
 pub mod config;
 pub mod damping;
 pub mod decide;
@@ -21,6 +22,7 @@ mod migration;
 pub mod offer;
 pub mod reasons;
 pub mod relay;
+pub mod rotation;
 pub mod schedule;
 pub mod state;
 pub mod store;

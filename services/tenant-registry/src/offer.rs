@@ -44,11 +44,9 @@ impl Terms<'_> {
         parameters
     }
 
-    /// A name that tells stacks of several offers apart: `rolebridge-` and the end of the enrollment's ID.
     #[must_use]
     pub fn stack_name(&self) -> String {
-        let id = self.enrollment.to_string();
-        format!("rolebridge-{}", id.rsplit('-').next().unwrap_or_default())
+        stack_name(self.enrollment)
     }
 
     /// Opens the console on a filled-in form, all but the token.
@@ -118,6 +116,12 @@ impl Terms<'_> {
     }
 }
 
+/// A name that tells stacks of several offers apart: `rolebridge-` and the end of the enrollment's ID.
+pub(crate) fn stack_name(enrollment: EnrollmentId) -> String {
+    let id = enrollment.to_string();
+    format!("rolebridge-{}", id.rsplit('-').next().unwrap_or_default())
+}
+
 /// Percent-encodes all but RFC 3986's unreserved characters.
 fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -131,7 +135,7 @@ fn percent_encoded(text: &str) -> String {
 }
 
 /// One word for a POSIX shell, whatever it holds.
-fn shell_quoted(text: &str) -> String {
+pub(crate) fn shell_quoted(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:/=@%+,".contains(&b);
     if !text.is_empty() && text.bytes().all(plain) {
         text.to_owned()

@@ -63,9 +63,15 @@ pub enum Refusal {
     )]
     OtherToken,
     #[error(
-        "The external ID of a connection cannot change. Set ExternalId back to its first value; for a new offer, delete the stack and launch it anew."
+        "The external ID of a connection cannot change, but to the one that the provider offers for it. Set ExternalId back to its last value, exactly as it was."
     )]
     ExternalIdChanged,
+    #[error(
+        "PreviousExternalId is not the external ID that this stack had before. Leave it empty, or set both IDs exactly as the provider shows them for the change."
+    )]
+    PreviousIdUnknown,
+    #[error("The provider no longer serves this customer. Contact the provider, or delete the stack.")]
+    TenantGone,
     #[error(
         "The role could not be verified: AWS did not answer clearly in time. Nothing is known to be wrong with the role; launch the stack again."
     )]
@@ -103,6 +109,8 @@ impl Refusal {
             Self::NoSuchConnection => "no-such-connection",
             Self::OtherToken => "other-token",
             Self::ExternalIdChanged => "external-id-changed",
+            Self::PreviousIdUnknown => "previous-id-unknown",
+            Self::TenantGone => "tenant-gone",
             Self::Undecided => "undecided",
             Self::RoleTaken => "role-taken",
             Self::RevokedMeanwhile => "revoked-meanwhile",
@@ -180,6 +188,8 @@ mod tests {
             Refusal::NoSuchConnection,
             Refusal::OtherToken,
             Refusal::ExternalIdChanged,
+            Refusal::PreviousIdUnknown,
+            Refusal::TenantGone,
             Refusal::Undecided,
             Refusal::RoleTaken,
             Refusal::RevokedMeanwhile,
@@ -187,13 +197,25 @@ mod tests {
             Refusal::Faulty(Fault::OpenWithoutId),
             Refusal::Faulty(Fault::OpenWithRandomId),
             Refusal::Faulty(Fault::WrongAccount),
+            Refusal::Faulty(Fault::OpenWithRetiredId),
         ]
     }
 
     #[test]
     fn each_tells_a_person_what_to_do_in_a_line_that_cloudformation_can_carry() {
-        let words =
-            ["unchanged", "again", "Ask", "Contact", "anew", "delete", "Sign in", "exactly", "Launch", "Delete"];
+        let words = [
+            "unchanged",
+            "again",
+            "Ask",
+            "Contact",
+            "anew",
+            "delete",
+            "Sign in",
+            "exactly",
+            "Launch",
+            "Delete",
+            "Update",
+        ];
         for refusal in all() {
             let text = refusal.to_string();
             assert!(words.iter().any(|word| text.contains(word)), "{text}");

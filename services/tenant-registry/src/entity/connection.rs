@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use contracts::{
-    AccountId, ConnectionId, EnrollmentId, Partition, Region, RoleArn, StackId, TenantId,
+    AccountId, ConnectionId, EnrollmentId, ExternalId, Partition, Region, RoleArn, StackId, TenantId,
     connection::{Connection, ConnectionState},
     costs::ExportLocation,
     credentials::Purpose,
+    enrollment::RotationState,
     verification::{ProbeEvidence, PurposeEvidence},
 };
 use sea_orm::entity::prelude::*;
@@ -48,6 +49,11 @@ pub struct Model {
     pub used_at: Option<At>,
     /// Equal answers in a row that speak against the present state, too few yet to change it.
     pub streak: Option<Json<Streak>>,
+    /// The one that it goes by: what the broker uses, and what its role was seen to demand.
+    pub external_id: Text<ExternalId>,
+    /// The one before it. Between the two updates of a rotation the role may let us in with it; before and after it must not.
+    pub previous_external_id: Option<Text<ExternalId>>,
+    pub rotation: Option<Text<RotationState>>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -64,6 +70,15 @@ pub const OWNING: [ConnectionState; 4] =
 /// States after which nothing more comes of the connection.
 pub const ENDED: [ConnectionState; 2] = [ConnectionState::Rejected, ConnectionState::Revoked];
 
+impl Model {
+    /// The external ID that the role must refuse: the one that was replaced, unless the stack's trust policy still names it with our consent.
+    #[must_use]
+    pub fn retired_external_id(&self) -> Option<ExternalId> {
+        let overlapping = matches!(self.rotation, Some(Text(RotationState::Overlapping)));
+        self.previous_external_id.clone().filter(|_| !overlapping).map(|id| id.0)
+    }
+}
+
 impl From<Model> for Connection {
     fn from(row: Model) -> Self {
         Self {
@@ -79,7 +94,7 @@ impl From<Model> for Connection {
             evidence: row.evidence.0,
             purposes: row.purposes.0,
             max_session_s: row.max_session_s.and_then(|seconds| u32::try_from(seconds).ok()),
-            rotation: None,
+            rotation: row.rotation.map(|rotation| rotation.0),
             revocation: Vec::new(),
             created_at: row.created_at.0,
             updated_at: row.updated_at.0,

@@ -3,7 +3,7 @@
 use contracts::{
     AccountId, EnrollmentId, ExternalId, Region, StackId, TenantId, TokenHash,
     costs::ExportLocation,
-    enrollment::{Enrollment, EnrollmentKind, EnrollmentState},
+    enrollment::{Enrollment, EnrollmentKind, EnrollmentState, RotationState},
 };
 use sea_orm::entity::prelude::*;
 
@@ -20,6 +20,7 @@ pub struct Model {
     pub state: Text<EnrollmentState>,
     pub region: Text<Region>,
     pub account: Option<Text<AccountId>>,
+    /// The one that stacks are launched with. While it is changed, the old one.
     pub external_id: Text<ExternalId>,
     pub token_hash: Text<TokenHash>,
     pub cost_export: Option<Json<ExportLocation>>,
@@ -28,6 +29,9 @@ pub struct Model {
     pub created_at: At,
     pub expires_at: At,
     pub updated_at: At,
+    /// The new one, from its offer until every connection goes by it alone.
+    pub next_external_id: Option<Text<ExternalId>>,
+    pub rotation: Option<Text<RotationState>>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -57,7 +61,7 @@ impl From<Model> for Enrollment {
             kind: row.kind.0,
             region: row.region.0,
             account: row.account.map(|account| account.0),
-            rotation: None,
+            rotation: row.rotation.map(|rotation| rotation.0),
             created_at: row.created_at.0,
             expires_at: row.expires_at.0,
         }

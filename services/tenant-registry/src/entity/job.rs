@@ -1,6 +1,6 @@
 //! Work that the broker has been given and has not reported yet. A report for a job that is not here comes too late or twice.
 
-use contracts::{ConnectionId, JobId, RoleArn, TenantId, costs::ExportLocation};
+use contracts::{ConnectionId, ExternalId, JobId, RoleArn, TenantId, costs::ExportLocation};
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,10 @@ pub struct Model {
     pub callback_id: Option<Uuid>,
     pub deadline: At,
     pub created_at: At,
+    /// The external ID to be probed: on an Update perhaps not the connection's present one. Absent in jobs of a version that knew only one.
+    pub external_id: Option<Text<ExternalId>>,
+    /// The one that must be refused.
+    pub retired_external_id: Option<Text<ExternalId>>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -9,8 +9,10 @@ pub mod callback;
 pub mod columns;
 pub mod connection;
 pub mod enrollment;
+pub mod external_id;
 pub mod job;
 pub mod outbox;
+pub mod revocation;
 pub mod tenant;
 
 pub use columns::{At, Id, Json, Text};

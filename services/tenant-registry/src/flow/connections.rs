@@ -10,6 +10,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Se
 use super::{
     Registry,
     reports::abandon_jobs,
+    rotation,
     step::{self, Happening},
     tenants::checked_reason,
 };
@@ -105,13 +106,9 @@ async fn revoke_in(tx: &Tx, tenant: TenantId, id: ConnectionId, reason: &str) ->
     else {
         return Err(no_such_connection(id));
     };
-    let row = connection::Entity::of_tenant_by_id(tenant.id.0, id)
-        .lock_exclusive()
-        .one(&**tx)
-        .await
-        .during("locking the connection")?;
-    let row = row.ok_or_else(|| no_such_connection(id))?;
+    let (enrollment, row) = rotation::lock(tx, tenant.id.0, id).await?.ok_or_else(|| no_such_connection(id))?;
     let row = step::apply(tx, &tenant, row, &Happening::new(Trigger::Revoked, Actor::Operator).because(reason)).await?;
     abandon_jobs(tx, &row).await?;
+    rotation::settle(tx, enrollment.id, Actor::Operator).await?;
     Ok(row.into())
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     decide::{self, DeleteDecision},
-    entity::{At, Id, Text, connection, enrollment, job},
+    entity::{At, Id, Text, connection, job},
     store::{Actor, AuditLine, During, StoreError, Tx},
     transaction,
 };
@@ -57,7 +57,7 @@ async fn delete_in(tx: &Tx, callback: &CallbackReceived, claims: Option<&Claims>
         return Ok(Ended::Nothing(why));
     }
     let waiting = answer::keep(tx, callback, known.whose()).await?;
-    order_confirmation(tx, &known.row, &known.enrollment).await?;
+    order_confirmation(tx, &known.row).await?;
     let reason = "The stack is being deleted; the connection ends when its role refuses us.";
     let line = AuditLine::new(Actor::Stack, "connection.delete-requested", known.row.tenant_id.0, reason);
     tx.audit(line.enrollment(known.enrollment.id.0).connection(known.row.id.0)).await?;
@@ -66,11 +66,7 @@ async fn delete_in(tx: &Tx, callback: &CallbackReceived, claims: Option<&Claims>
 }
 
 /// One watch at a time is enough.
-async fn order_confirmation(
-    tx: &Tx,
-    row: &connection::Model,
-    enrollment: &enrollment::Model,
-) -> Result<(), StoreError> {
+async fn order_confirmation(tx: &Tx, row: &connection::Model) -> Result<(), StoreError> {
     let watching = job::Entity::find()
         .filter(job::Column::ConnectionId.eq(row.id))
         .filter(job::Column::Kind.eq(Text(job::JobKind::ConfirmDeletion)))
@@ -86,7 +82,7 @@ async fn order_confirmation(
         tenant: row.tenant_id.0,
         connection: row.id.0,
         role_arn: row.role_arn.0.clone(),
-        external_id: enrollment.external_id.0.clone(),
+        external_id: row.external_id.0.clone(),
         region: row.region.0.clone(),
         deadline: now.plus(CONFIRM_WITHIN),
     };
@@ -100,6 +96,8 @@ async fn order_confirmation(
         callback_id: Set(None),
         deadline: Set(At(job.deadline)),
         created_at: Set(At(now)),
+        external_id: Set(Some(row.external_id.clone())),
+        retired_external_id: Set(None),
     };
     open.insert(&**tx).await.during("noting the watch")?;
     tx.send(row.id.0, job).await

@@ -9,15 +9,17 @@ use contracts::{
         CreateEnrollmentRequest, Enrollment, EnrollmentCancelled, EnrollmentCreated, EnrollmentKind, EnrollmentOffer,
         EnrollmentState,
     },
-    tenant::TenantState,
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
 };
 
-use super::{Registry, tenants::checked_reason};
+use super::{
+    Registry, rotation,
+    tenants::{able, checked_reason},
+};
 use crate::{
-    entity::{At, Id, Json, Text, enrollment, tenant},
+    entity::{At, Id, Json, Text, enrollment, external_id::Standing, tenant},
     offer::Terms,
     store::{Actor, AuditLine, During, StoreError, Tx, pages},
     transaction,
@@ -35,7 +37,7 @@ fn invalid(message: impl Into<String>) -> StoreError {
     StoreError::refused(ErrorCode::InvalidRequest, message)
 }
 
-fn no_such_enrollment(id: EnrollmentId) -> StoreError {
+pub(super) fn no_such_enrollment(id: EnrollmentId) -> StoreError {
     StoreError::refused(ErrorCode::NotFound, format!("this tenant has no enrollment {id}"))
 }
 
@@ -149,12 +151,7 @@ impl New<'_> {
             tenant::Entity::find_by_id(Id(self.tenant)).lock_shared().one(&**tx).await.during("reading the tenant")?;
         let tenant = tenant
             .ok_or_else(|| StoreError::refused(ErrorCode::NotFound, format!("there is no tenant {}", self.tenant)))?;
-        if tenant.state.0 != TenantState::Active {
-            return Err(StoreError::refused(
-                ErrorCode::Denied,
-                "the tenant is suspended: resume it first (tenants.resume)",
-            ));
-        }
+        able(&tenant)?;
         let Some(principal) = tenant.principal_role else {
             let message =
                 "the tenant's principal is still being made, and the customer's role must name it: try again shortly";
@@ -166,6 +163,7 @@ impl New<'_> {
             return Err(invalid("that region is in another AWS partition than the tenant's principal"));
         }
         let row = self.row().insert(&**tx).await.during("making the enrollment")?;
+        rotation::note(tx, row.id, self.external_id, Standing::Current).await?;
         let (kind, expires_at) = (row.kind.0, row.expires_at.0);
         tx.send(row.id.0, EnrollmentCreated { tenant: self.tenant, enrollment: row.id.0, kind, expires_at }).await?;
         let line = AuditLine::new(
@@ -195,6 +193,8 @@ impl New<'_> {
             created_at: Set(At(now)),
             expires_at: Set(At(now.plus(stands))),
             updated_at: Set(At(now)),
+            next_external_id: Set(None),
+            rotation: Set(None),
         }
     }
 }

@@ -6,7 +6,8 @@
 //! | [`register`], [`update`], [`delete`] | the three kinds of request |
 //! | [`reports`] | the broker's findings, and the silence after a deadline |
 //! | [`tenants`], [`enrollments`], [`connections`] | operators, and principals that are ready |
-//! | [`step`], [`answer`] | what they share: a change of state with its grant and event; the answer to a stack |
+//! | [`rotate`], [`rotation`] | external IDs that change: offered by an operator, taken over when a stack's update was proven |
+//! | [`step`], [`order`], [`answer`] | what they share: a change of state with its grant and event; an order to probe; the answer to a stack |
 //!
 //! Decisions are made in [`crate::decide`] and [`crate::state`]; here they are carried out.
 
@@ -16,8 +17,11 @@ pub mod callbacks;
 mod connections;
 mod delete;
 mod enrollments;
+mod order;
 mod register;
 pub mod reports;
+mod rotate;
+mod rotation;
 mod step;
 mod tenants;
 mod update;

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use contracts::{
-    ConnectionId, JobId, StackId, Timestamp,
+    ConnectionId, StackId, Timestamp,
     callback::{CallbackReceived, Claims},
     connection::ConnectionState,
     enrollment::{EnrollmentKind, EnrollmentState},
-    tenant::TenantState,
-    verification::{VerifyCause, VerifyConnection},
+    verification::VerifyCause,
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter,
@@ -19,12 +18,14 @@ use super::{
     HandleError, Registry,
     answer::{self, Whose},
     callbacks::{Handled, Named},
+    order::{self, Order},
     step::{self, Happening},
 };
 use crate::{
     decide::{self, Decision, OfferFacts},
-    entity::{At, Id, Json, Text, callback, connection, enrollment, job, tenant},
+    entity::{At, Id, Json, Text, callback, connection, enrollment, external_id, tenant},
     reasons::Refusal,
+    rotation::{Beginning, OfferedIds, ToProve, begin},
     state::Trigger,
     store::{Actor, AuditLine, During, StoreError, Tx},
     transaction,
@@ -98,51 +99,41 @@ impl Registry {
         if offer.enrollment.kind.0 == EnrollmentKind::Account {
             bind(tx, &offer.enrollment, &callback.key.stack_id).await?;
         }
-        let row = new_connection(callback, claims, offer).insert(&**tx).await.during("registering the connection")?;
+        let beginning = begin(&offer.facts.ids, decide::named(claims))
+            .map_err(|_| StoreError::Inconsistent("an offer with other external IDs than were decided on"))?;
+        let row = new_connection(callback, claims, offer, beginning)
+            .insert(&**tx)
+            .await
+            .during("registering the connection")?;
         let whose = Whose { tenant: offer.tenant.id.0, enrollment: offer.enrollment.id.0, connection: Some(row.id.0) };
         let waiting = answer::keep(tx, callback, whose).await?;
         let row =
             step::apply(tx, &offer.tenant, row, &Happening::new(Trigger::VerificationStarted, Actor::Stack)).await?;
-        self.order_verification(tx, &row, &offer.enrollment, claims, &waiting).await
+        let to_prove = ToProve { external_id: row.external_id.0.clone(), retired: None };
+        self.order_verification(tx, &row, claims, to_prove, &waiting).await
     }
 
-    /// Hands the broker the job to probe the claimed role.
+    /// Has the broker probe what the stack claims.
     pub(super) async fn order_verification(
         &self,
         tx: &Tx,
         row: &connection::Model,
-        enrollment: &enrollment::Model,
         claims: &Claims,
+        to_prove: ToProve,
         waiting: &callback::Model,
     ) -> Result<(), StoreError> {
         let now = Timestamp::now();
         let latest = waiting.received_at.0.plus(ANSWER_WITHIN).max(now.plus(SHORTEST_VERIFICATION));
-        let job = VerifyConnection {
-            job: JobId::new(),
-            tenant: row.tenant_id.0,
-            connection: row.id.0,
+        let order = Order {
             cause: VerifyCause::Callback,
             role_arn: claims.role_arn.clone(),
-            external_id: enrollment.external_id.0.clone(),
-            account: row.account.0.clone(),
-            region: row.region.0.clone(),
-            retired_external_id: None,
+            external_id: to_prove.external_id,
+            retired_external_id: to_prove.retired,
             cost_export: claims.cost_export.clone(),
+            callback: Some(waiting.id),
             deadline: now.plus(self.rules.verify_within).min(latest),
         };
-        let open = job::ActiveModel {
-            id: Set(Id(job.job)),
-            tenant_id: Set(row.tenant_id),
-            connection_id: Set(row.id),
-            kind: Set(Text(job::JobKind::Verify)),
-            role_arn: Set(Text(claims.role_arn.clone())),
-            cost_export: Set(claims.cost_export.clone().map(Json)),
-            callback_id: Set(Some(waiting.id)),
-            deadline: Set(At(job.deadline)),
-            created_at: Set(At(now)),
-        };
-        open.insert(&**tx).await.during("noting the job")?;
-        tx.send(row.id.0, job).await
+        order::verification(tx, row, order).await.map(drop)
     }
 }
 
@@ -190,7 +181,12 @@ pub(super) async fn unbind(tx: &Tx, row: &connection::Model) -> Result<(), Store
     Ok(())
 }
 
-fn new_connection(callback: &CallbackReceived, claims: &Claims, offer: &Offer) -> connection::ActiveModel {
+fn new_connection(
+    callback: &CallbackReceived,
+    claims: &Claims,
+    offer: &Offer,
+    beginning: Beginning,
+) -> connection::ActiveModel {
     let (stack, now) = (&callback.key.stack_id, At::now());
     connection::ActiveModel {
         id: Set(Id(ConnectionId::new())),
@@ -209,6 +205,9 @@ fn new_connection(callback: &CallbackReceived, claims: &Claims, offer: &Offer) -
         created_at: Set(now),
         updated_at: Set(now),
         verified_at: Set(None),
+        external_id: Set(Text(beginning.own)),
+        previous_external_id: Set(beginning.previous.map(Text)),
+        rotation: Set(beginning.rotation.map(Text)),
         ..Default::default()
     }
 }
@@ -226,8 +225,8 @@ async fn find_offer(
     claims: &Claims,
     locks: Locks,
 ) -> Result<Option<Offer>, StoreError> {
-    let by_external_id =
-        enrollment::Entity::find().filter(enrollment::Column::ExternalId.eq(Text(claims.external_id.clone())));
+    let good_for = external_id::Entity::enrollments(&claims.external_id);
+    let by_external_id = enrollment::Entity::find().filter(enrollment::Column::Id.in_subquery(good_for));
     let Some(mut enrollment) = by_external_id.one(db).await.during("looking for the offer")? else { return Ok(None) };
     let mut tenant = tenant::Entity::find_by_id(enrollment.tenant_id);
     if locks == Locks::Taken {
@@ -281,7 +280,8 @@ async fn offer_facts(
         token_matches,
         bound_stack: enrollment.bound_stack.clone().map(|stack| stack.0),
         account: enrollment.account.clone().map(|account| account.0),
-        tenant_active: tenant.state.0 == TenantState::Active,
+        tenant: tenant.state.0,
+        ids: OfferedIds::from(enrollment),
         principal: tenant.principal_role.clone().map(|role| role.0),
         stack_connected,
         account_connected,

@@ -19,10 +19,11 @@ use tracing::Instrument as _;
 use super::{
     HandleError, Registry, answer,
     register::unbind,
+    rotation,
     step::{self, Happening},
 };
 use crate::{
-    entity::{At, Id, Text, callback, connection, job, tenant},
+    entity::{At, Id, Text, callback, connection, enrollment, job, tenant},
     reasons::{Refusal, STACK_DELETED},
     state::Trigger,
     store::{Actor, AuditLine, During, StoreError, Tx},
@@ -43,10 +44,11 @@ pub enum Reported {
 }
 
 /// A job taken off the list, with the rows it is about, all held.
-struct Taken {
-    tenant: tenant::Model,
-    row: connection::Model,
-    job: job::Model,
+pub(super) struct Taken {
+    pub(super) tenant: tenant::Model,
+    pub(super) enrollment: enrollment::Model,
+    pub(super) row: connection::Model,
+    pub(super) job: job::Model,
 }
 
 impl Registry {
@@ -152,7 +154,7 @@ impl Registry {
     }
 }
 
-/// Takes the job off the list; `None` when it is not there (any more). Locks tenant, connection, job.
+/// Takes the job off the list; `None` when it is not there (any more). Locks tenant, enrollment, connection, job.
 async fn take(
     tx: &Tx,
     tenant: TenantId,
@@ -165,12 +167,7 @@ async fn take(
     else {
         return Ok(None);
     };
-    let row = connection::Entity::of_tenant_by_id(tenant.id.0, connection)
-        .lock_exclusive()
-        .one(&**tx)
-        .await
-        .during("locking the connection")?;
-    let Some(row) = row else { return Ok(None) };
+    let Some((enrollment, row)) = rotation::lock(tx, tenant.id.0, connection).await? else { return Ok(None) };
     let open = job::Entity::find_by_id(Id(job))
         .filter(job::Column::ConnectionId.eq(row.id))
         .filter(job::Column::Kind.eq(Text(kind)))
@@ -180,7 +177,7 @@ async fn take(
         .during("looking for the job")?;
     let Some(job) = open else { return Ok(None) };
     job.clone().delete(&**tx).await.during("taking the job off the list")?;
-    Ok(Some(Taken { tenant, row, job }))
+    Ok(Some(Taken { tenant, enrollment, row, job }))
 }
 
 /// Applies a verification's verdict; returns when the job was handed out, or nothing when it is not known.
@@ -193,8 +190,9 @@ async fn verification_in(tx: &Tx, report: &VerificationReported, actor: Actor) -
         Some(id) => callback::Entity::find_by_id(id).one(&**tx).await.during("reading the waiting callback")?,
         None => None,
     };
-    let connection = taken.row.id.0;
+    let (connection, enrollment) = (taken.row.id.0, taken.enrollment.id);
     let judged = judge(tx, taken, report, actor).await?;
+    rotation::settle(tx, enrollment, actor).await?;
     if let Some(waiting) = waiting {
         let answer = match judged {
             None => Answer::Success { connection: Some(connection) },
@@ -212,8 +210,10 @@ async fn judge(
     report: &VerificationReported,
     actor: Actor,
 ) -> Result<Option<Refusal>, StoreError> {
-    let of_present_role = taken.job.role_arn == taken.row.role_arn;
+    // Whether it says something about what serves: the connection's present role, with its present external ID.
+    let of_present = taken.job.role_arn == taken.row.role_arn && rotation::is_of_present_id(&taken);
     let refusal = match report.verdict {
+        Verdict::Held if rotation::is_gone(&taken) => Some(Refusal::ExternalIdChanged),
         Verdict::Held if role_is_taken(tx, &taken).await? => Some(Refusal::RoleTaken),
         Verdict::Held => None,
         Verdict::Failed { fault } => Some(Refusal::Faulty(fault)),
@@ -221,13 +221,20 @@ async fn judge(
     };
     let first = taken.row.state.0 == ConnectionState::Verifying;
     match &refusal {
+        // The role or the external ID was replaced while a scheduled probe of the old one was under way.
+        _ if !first && !of_present && taken.job.callback_id.is_none() => {}
         None if first => {
             let held = Happening::new(Trigger::Held, actor).seen(report.evidence.clone());
             step::apply(tx, &taken.tenant, taken.row, &held).await?;
         }
-        None => confirm(tx, taken, report.evidence.clone(), actor).await?,
-        // A new role that does not hold says nothing about the one that serves.
-        Some(refusal) if !first && !of_present_role => audit_failed_update(tx, &taken, refusal, actor).await?,
+        None => {
+            let taken = rotation::carry_out(tx, taken, actor).await?;
+            confirm(tx, taken, report.evidence.clone(), actor).await?;
+        }
+        // A new role or external ID that does not hold says nothing about what serves, and an old ID that still lets us in is no harm yet.
+        Some(refusal) if !first && (!of_present || rotation::is_still_open(&taken, refusal)) => {
+            audit_failed_update(tx, &taken, refusal, actor).await?
+        }
         Some(refusal) => {
             let trigger = match refusal {
                 Refusal::Faulty(fault) => Trigger::Faulted(*fault),
@@ -263,7 +270,7 @@ async fn role_is_taken(tx: &Tx, taken: &Taken) -> Result<bool, StoreError> {
 
 /// A role held for a connection that was verified before: takes over the role and the export that were probed for, or restores it.
 async fn confirm(tx: &Tx, taken: Taken, evidence: Vec<ProbeEvidence>, actor: Actor) -> Result<(), StoreError> {
-    let Taken { tenant, row, job } = taken;
+    let Taken { tenant, row, job, .. } = taken;
     let by_callback = job.callback_id.is_some();
     let export_changed = by_callback && job.cost_export != row.cost_export;
     let role_changed = job.role_arn != row.role_arn;
@@ -301,14 +308,14 @@ async fn confirm(tx: &Tx, taken: Taken, evidence: Vec<ProbeEvidence>, actor: Act
 }
 
 async fn audit_failed_update(tx: &Tx, taken: &Taken, refusal: &Refusal, actor: Actor) -> Result<(), StoreError> {
-    let reason = format!("The stack's new role was not taken over, the old one serves on. {refusal}");
+    let reason = format!("What the stack asks for was not taken over, the connection serves on as it was. {refusal}");
     let line = AuditLine::new(actor, "connection.update-failed", taken.tenant.id.0, reason);
     tx.audit(line.enrollment(taken.row.enrollment_id.0).connection(taken.row.id.0)).await
 }
 
 /// Applies the end of a watch; returns when it was ordered, or nothing when it is not known.
 async fn deletion_in(tx: &Tx, report: &DeletionReported, actor: Actor) -> Result<Option<At>, StoreError> {
-    let Some(Taken { tenant, row, job }) =
+    let Some(Taken { tenant, enrollment, row, job }) =
         take(tx, report.tenant, report.connection, report.job, job::JobKind::ConfirmDeletion).await?
     else {
         return Ok(None);
@@ -319,6 +326,7 @@ async fn deletion_in(tx: &Tx, report: &DeletionReported, actor: Actor) -> Result
         let row = step::apply(tx, &tenant, row, &gone).await?;
         if row.state.0 == ConnectionState::Revoked {
             abandon_jobs(tx, &row).await?;
+            rotation::settle(tx, enrollment.id, actor).await?;
         }
     } else {
         let reason = if report.gone {

@@ -9,10 +9,10 @@ use contracts::{
     tenant::TenantState,
     verification::{Fault, ProbeEvidence},
 };
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, EntityTrait, IntoActiveModel};
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, IntoActiveModel};
 
 use crate::{
-    entity::{At, Json, Text, connection, enrollment, tenant},
+    entity::{At, Json, Text, connection, tenant},
     reasons,
     state::{Announcement, Trigger, is_granted, step},
     store::{Actor, AuditLine, During, StoreError, Tx},
@@ -108,9 +108,6 @@ pub(super) async fn grant(
     tenant: &tenant::Model,
     row: connection::Model,
 ) -> Result<connection::Model, StoreError> {
-    let enrollment =
-        enrollment::Entity::find_by_id(row.enrollment_id).one(&**tx).await.during("reading the enrollment")?;
-    let enrollment = enrollment.ok_or(StoreError::Inconsistent("a connection without its enrollment"))?;
     let revision = row.revision + 1;
     let mut change = row.into_active_model();
     change.revision = Set(revision);
@@ -123,7 +120,7 @@ pub(super) async fn grant(
         account: row.account.0.clone(),
         region: row.region.0.clone(),
         role_arn: row.role_arn.0.clone(),
-        external_id: enrollment.external_id.0,
+        external_id: row.external_id.0.clone(),
         missing: Vec::new(),
         revision: u64::try_from(revision).unwrap_or_default(),
     };

@@ -29,6 +29,22 @@ pub(super) fn checked_reason(reason: &str) -> Result<(), StoreError> {
     checked_length("the reason", reason, 500)
 }
 
+/// Whether a tenant may begin something new.
+pub(super) fn able(row: &tenant::Model) -> Result<(), StoreError> {
+    match row.state.0 {
+        TenantState::Active => Ok(()),
+        TenantState::Suspended => {
+            Err(StoreError::refused(ErrorCode::Denied, "the tenant is suspended: resume it first (tenants.resume)"))
+        }
+        TenantState::Deleting | TenantState::Deleted => Err(gone()),
+    }
+}
+
+fn gone() -> StoreError {
+    let message = "the tenant was deleted, and nothing brings it back: create another one (tenants.create)";
+    StoreError::refused(ErrorCode::Conflict, message)
+}
+
 fn no_such_tenant(id: TenantId) -> StoreError {
     StoreError::refused(ErrorCode::NotFound, format!("there is no tenant {id}"))
 }

@@ -16,6 +16,7 @@ use crate::{
     decide::{self, ConnectionFacts, Decision},
     entity::{connection, enrollment, tenant},
     reasons::Refusal,
+    rotation::{self, Ids},
     store::{During, StoreError, Tx},
     transaction,
 };
@@ -74,8 +75,11 @@ impl Registry {
                 refuse(tx, callback, known.whose(), &refusal).await.map(|()| Ended::Handled(Handled::Refused))
             }
             Decision::Verify => {
+                let to_prove = rotation::update(&known.facts.ids, decide::named(claims)).map_err(|_| {
+                    StoreError::Inconsistent("a connection with other external IDs than were decided on")
+                })?;
                 let waiting = answer::keep(tx, callback, known.whose()).await?;
-                self.order_verification(tx, &known.row, &known.enrollment, claims, &waiting).await?;
+                self.order_verification(tx, &known.row, claims, to_prove, &waiting).await?;
                 Ok(Ended::Handled(Handled::Verifying))
             }
         }
@@ -97,13 +101,18 @@ pub(super) async fn find_known(
     }
 }
 
-/// As [`find_known`], with the row held until the end of the transaction.
+/// As [`find_known`], with the rows of enrollment and connection held until the end of the transaction.
 pub(super) async fn lock_known(
     tx: &Tx,
     callback: &CallbackReceived,
     claims: Option<&Claims>,
 ) -> Result<Option<Known>, StoreError> {
     let Some(found) = find_known(&**tx, callback, claims).await? else { return Ok(None) };
+    enrollment::Entity::find_by_id(found.enrollment.id)
+        .lock_exclusive()
+        .one(&**tx)
+        .await
+        .during("locking the enrollment")?;
     let locked = connection::Entity::find_by_id(found.row.id)
         .lock_exclusive()
         .one(&**tx)
@@ -126,7 +135,8 @@ async fn know(db: &impl ConnectionTrait, row: connection::Model, claims: Option<
         state: row.state.0,
         stack: row.stack_id.0.clone(),
         token_matches: claims.is_some_and(|claims| token_is(&claims.token_hash)),
-        external_id_matches: claims.is_some_and(|claims| claims.external_id == enrollment.external_id.0),
+        ids: Ids::of(&row, &enrollment),
+        tenant: tenant.state.0,
         principal: tenant.principal_role.map(|role| role.0),
     };
     Ok(Known { row, enrollment, facts })

@@ -2,6 +2,8 @@
 
 mod m0001_first;
 mod m0002_watch;
+mod m0003_external_ids;
+mod m0004_revocations;
 mod m0005_audit_chain;
 
 use sea_orm_migration::prelude::*;
@@ -16,6 +18,8 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m0001_first::Migration),
             Box::new(m0002_watch::Migration),
+            Box::new(m0003_external_ids::Migration),
+            Box::new(m0004_revocations::Migration),
             Box::new(m0005_audit_chain::Migration),
         ]
     }

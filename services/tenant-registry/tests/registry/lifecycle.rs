@@ -227,6 +227,8 @@ async fn scheduled(world: &World, connection: &Connection, verdict: Verdict) -> 
         callback_id: Set(None),
         deadline: Set(At(Timestamp::now().plus(Duration::from_secs(60)))),
         created_at: Set(At::now()),
+        external_id: Set(None),
+        retired_external_id: Set(None),
     };
     row.insert(world.store.db()).await.unwrap();
     let report = VerificationReported {
