@@ -124,7 +124,7 @@ async fn an_operator_and_a_job_at_the_command_line() {
     assert_eq!(late.code, 1);
     assert!(late.err.contains("not-verified") && late.err.lines().count() == 1, "{}", late.err);
 
-    let audit = shell.run("operator", &["audit", &tenant]).await;
+    let audit = shell.run("operator", &["audit", "list", &tenant]).await;
     assert!(audit.out.contains("the contract ended"), "{}", audit.out);
     let unknown = shell.run("operator", &["connections", "show", &tenant, &tenant]).await;
     assert!(unknown.code == 1 && unknown.err.contains("not-found"), "{}", unknown.err);

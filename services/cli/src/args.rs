@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use contracts::{
-    AccountId, ConnectionId, EnrollmentId, Region, SealingKey, TenantId, connection::ConnectionState,
-    costs::BillingPeriod, credentials::Purpose,
+    AccountId, ConnectionId, EnrollmentId, Region, SealingKey, TenantId, audit::verify::Mark,
+    connection::ConnectionState, costs::BillingPeriod, credentials::Purpose,
 };
 use messaging::{Bus, NatsConfig};
 
@@ -69,7 +69,8 @@ pub(crate) enum Command {
     /// Customers' AWS accounts.
     #[command(subcommand)]
     Connections(Connections),
-    /// What was done to a tenant, when and why.
+    /// What was done, by whom, when and why.
+    #[command(subcommand)]
     Audit(Audit),
     /// Short-lived credentials for one connection.
     #[command(subcommand)]
@@ -193,11 +194,32 @@ pub(crate) struct Paging {
     pub(crate) after: Option<String>,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// List what was done to a tenant, oldest first.
+    List {
+        tenant: TenantId,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Compute the chain of hashes over the whole log anew, and say where it breaks.
+    Verify(VerifyAudit),
+    /// Copy the whole log to a file, an entry in JSON on each line.
+    Export {
+        /// File to write; one that is there is not overwritten.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Audit {
-    pub(crate) tenant: TenantId,
-    #[command(flatten)]
-    pub(crate) paging: Paging,
+pub(crate) struct VerifyAudit {
+    /// The head that an earlier verification printed (SEQUENCE:HASH): finds an end that was cut off, and a log that was written anew.
+    #[arg(long, value_name = "SEQUENCE:HASH")]
+    pub(crate) head: Option<Mark>,
+    /// Verify this copy instead of the registry's log.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

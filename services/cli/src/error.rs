@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use client::IssueError;
+use contracts::audit::verify::Break;
 use messaging::{BusError, ConnectError, PublishError, RequestError, seal::SealError};
 
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,27 @@ pub(crate) enum CliError {
         #[source]
         source: std::io::Error,
     },
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(
+        "line {line} of {path} is no entry of the audit log: it was written by `rolebridge audit export`, and whole?"
+    )]
+    NoEntry {
+        path: PathBuf,
+        line: u64,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error(
+        "the audit log does not hold: {0}. What comes after it proves nothing. Keep the database and its backups as they are, copy the log (rolebridge audit export), and compare it with earlier copies and with the events in ROLEBRIDGE_EVENTS_AUDIT"
+    )]
+    Audit(Break),
+    #[error("the registry gave a page of the audit log that leads back to itself: the log was not verified")]
+    AuditStandsStill,
     #[error("no key could be made")]
     Key(#[source] nkeys::error::Error),
     #[error("the dead letters cannot be read: {problem}")]

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "the command line's answers go to standard output")]
 
 mod args;
+mod audit;
 mod costs;
 mod credentials;
 mod dead_letters;
@@ -15,7 +16,7 @@ mod show;
 use std::process::ExitCode;
 
 use crate::{
-    args::{Args, Command},
+    args::{Args, Audit, Command, VerifyAudit},
     error::CliError,
     show::Output,
 };
@@ -31,12 +32,15 @@ async fn run(args: Args) -> Result<(), CliError> {
     if let Command::Keys(command) = args.command {
         return keys::run(&command, output);
     }
+    if let Command::Audit(Audit::Verify(VerifyAudit { head, file: Some(copy) })) = args.command {
+        return audit::verify_file(&copy, head, output);
+    }
     let bus = args.connect().await?;
     let result = match args.command {
         Command::Tenants(command) => registry::tenants(&bus, command, output).await,
         Command::Enrollments(command) => registry::enrollments(&bus, command, output).await,
         Command::Connections(command) => registry::connections(&bus, command, output).await,
-        Command::Audit(command) => registry::audit(&bus, &command, output).await,
+        Command::Audit(command) => audit::run(&bus, command, output).await,
         Command::Credentials(command) => credentials::run(&bus, command).await,
         Command::Costs(command) => costs::run(&bus, &command, output).await,
         Command::DeadLetters(command) => dead_letters::run(&bus, command, output).await,

@@ -1,10 +1,9 @@
-//! Tenants, enrollments, connections and the audit log: what tenant-registry answers.
+//! Tenants, enrollments and connections: what tenant-registry answers.
 
 use std::time::Duration;
 
 use contracts::{
     PageRequest,
-    audit::ListAudit,
     connection::{Connection, GetConnection, ListConnections, ListConnectionsRequest, RevokeConnection},
     costs::ExportLocation,
     enrollment::{
@@ -19,7 +18,7 @@ use contracts::{
 use messaging::Bus;
 
 use crate::{
-    args::{Audit, Connections, Enrollments, Paging, Tenants},
+    args::{Connections, Enrollments, Paging, Tenants},
     error::CliError,
     show::{Output, instant},
 };
@@ -187,12 +186,4 @@ pub(crate) async fn connections(bus: &Bus, command: Connections, output: Output)
         }
     };
     show_connection(&connection, output)
-}
-
-pub(crate) async fn audit(bus: &Bus, command: &Audit, output: Output) -> Result<(), CliError> {
-    let page =
-        bus.request::<ListAudit>(ListAudit::subject(command.tenant), &command.paging.clone().into(), TIMEOUT).await?;
-    output.page(&page, &["AT", "ACTOR", "ACTION", "REASON"], |e| {
-        vec![e.at.to_string(), e.actor.clone(), e.action.clone(), e.reason.clone()]
-    })
 }

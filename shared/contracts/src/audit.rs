@@ -1,5 +1,7 @@
 //! The audit log: who did what, when and why.
 
+pub mod verify;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,7 @@ use crate::{
 /// One line of the log. It is only ever added to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditEntry {
-    /// Grows by one or more with each entry.
+    /// 1 for the first entry, and one more with each: there are no gaps.
     pub sequence: i64,
     pub at: Timestamp,
     /// `operator`, `stack`, `broker` or `registry`.
@@ -107,6 +109,25 @@ mod tests {
             trace_id: None,
             hash: String::new(),
         }
+    }
+
+    /// What stands in databases and copies must verify for ever.
+    #[test]
+    fn the_hash_of_a_released_version_does_not_change() {
+        assert_eq!(chain(GENESIS, &entry()), "2a3fd0f764a71479caa313d4648d213dd868180333404a70443eb93f51c501bb");
+        let full = AuditEntry {
+            user: None,
+            tenant: Some("01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap()),
+            enrollment: Some("01890a5d-ac96-774b-bcce-b302099a8058".parse().unwrap()),
+            connection: Some("01890a5d-ac96-774b-bcce-b302099a8059".parse().unwrap()),
+            reason: "Zahlung fehlt \u{2013} 3. Mahnung".to_owned(),
+            trace_id: Some("0af7651916cd43dd8448eb211c80319c".to_owned()),
+            ..entry()
+        };
+        assert_eq!(
+            chain(&chain(GENESIS, &entry()), &full),
+            "53484c4fba89f7e8fd99f82f44b7b36387d059e765b981602cb72b45936996db"
+        );
     }
 
     #[test]

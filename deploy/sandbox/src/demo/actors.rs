@@ -55,7 +55,7 @@ pub(crate) fn how_to_reach(system: &System, report: &Report, screen: &mut Screen
         report.tenant, report.connection.connection_id
     ));
     screen.line(&format!("  {programs}/rolebridge costs {}", report.tenant));
-    screen.line(&format!("  {programs}/rolebridge audit {}", report.tenant));
+    screen.line(&format!("  {programs}/rolebridge audit list {}", report.tenant));
     Ok(())
 }
 

@@ -3,11 +3,14 @@
 use std::{path::PathBuf, time::Duration};
 
 use contracts::{
-    CloudEvent, ConnectionId, ErrorCode, Message, RoleArn, Stream, TenantId, UserArn,
+    CloudEvent, ConnectionId, Endpoint as _, ErrorCode, Message, PageRequest, RoleArn, Stream, TenantId, UserArn,
+    audit::{AuditRecorded, ListAudit},
     callback::{Answer, CallbackOutcome, CallbackReceived, RequestType},
-    connection::{ConnectionState, GetConnection},
-    enrollment::{CreateEnrollment, CreateEnrollmentRequest, EnrollmentKind, EnrollmentOffer},
-    tenant::{CreateTenant, CreateTenantRequest, Empty, GetTenant, PrincipalReady},
+    connection::{ConnectionState, GetConnection, RevokeConnection},
+    enrollment::{CancelEnrollment, CreateEnrollment, CreateEnrollmentRequest, EnrollmentKind, EnrollmentOffer},
+    tenant::{
+        CreateTenant, CreateTenantRequest, Empty, GetTenant, PrincipalReady, ResumeTenant, SuspendTenant, WithReason,
+    },
     verification::{Verdict, VerifyConnection},
 };
 use futures::StreamExt;
@@ -225,4 +228,69 @@ async fn without_nats_for_a_while_nothing_is_lost() {
     bed.broker.publish(&CloudEvent::new(report(&job.data, Verdict::Held))).await.unwrap();
     let (_, outcome) = bed.read::<CallbackOutcome>(&bed.ingest, 1).await.remove(0);
     assert!(matches!(outcome.data.answer, Answer::Success { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_does_leaves_a_line_with_who_what_why_and_trace() {
+    let bed = Bed::start().await;
+    let (tenant, offer) = bed.offer().await;
+    bed.send(&callback(&offer, RequestType::Create, CUSTOMER, "0a")).await;
+    let (_, job) = bed.read::<VerifyConnection>(&bed.broker, 1).await.remove(0);
+    let why = |reason: &str| WithReason { reason: reason.to_owned() };
+    let subject = RevokeConnection::subject(tenant, job.data.connection);
+    bed.operator.request::<RevokeConnection>(subject, &why("contract ended"), WITHIN).await.unwrap();
+    let request = CreateEnrollmentRequest {
+        kind: EnrollmentKind::Account,
+        region: None,
+        account: None,
+        cost_export: None,
+        expires_in_s: None,
+    };
+    let subject = CreateEnrollment::subject(tenant);
+    let second =
+        bed.operator.request::<CreateEnrollment>(subject, &request, WITHIN).await.unwrap().enrollment.enrollment;
+    let subject = CancelEnrollment::subject(tenant, second);
+    bed.operator.request::<CancelEnrollment>(subject, &why("not wanted"), WITHIN).await.unwrap();
+    bed.operator.request::<SuspendTenant>(SuspendTenant::subject(tenant), &why("unpaid"), WITHIN).await.unwrap();
+    // With a trace, as any client may send one.
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("traceparent", TRACEPARENT);
+    let request = async_nats::Request::new().headers(headers).payload(r#"{"reason":"paid"}"#.into());
+    let subject = ResumeTenant::subject(tenant).as_str().to_owned();
+    bed.operator.client().send_request(subject, request).await.unwrap();
+
+    let subject = ListAudit::subject(tenant);
+    let log = bed.operator.request::<ListAudit>(subject, &PageRequest::default(), WITHIN).await.unwrap().items;
+    let asked: Vec<_> = log
+        .iter()
+        .filter(|entry| entry.actor == "operator")
+        .map(|entry| (entry.action.as_str(), entry.user.as_deref(), entry.reason.as_str()))
+        .collect();
+    let operator = Some("operator");
+    assert_eq!(
+        asked,
+        [
+            ("tenant.created", operator, "Asked for by a caller of tenants.create."),
+            ("enrollment.created", operator, "Asked for by a caller of enrollments.create."),
+            ("connection.revoked", operator, "contract ended"),
+            ("enrollment.created", operator, "Asked for by a caller of enrollments.create."),
+            ("enrollment.cancelled", operator, "not wanted"),
+            ("tenant.suspended", operator, "unpaid"),
+            ("tenant.resumed", operator, "paid"),
+        ]
+    );
+    assert!(log.iter().filter(|entry| entry.actor != "operator").all(|entry| entry.user.is_none()));
+    let last = log.last().unwrap();
+    assert_eq!(last.trace_id.as_deref(), TRACEPARENT.split('-').nth(1), "{}", ResumeTenant::NAME);
+
+    // Who may read events hears of each line, in order.
+    let stream = bed.operator.jetstream().get_stream(AuditRecorded::STREAM.name()).await.unwrap();
+    let consumer = stream.create_consumer(pull::OrderedConfig::default()).await.unwrap();
+    let told = consumer
+        .messages()
+        .await
+        .unwrap()
+        .map(|message| CloudEvent::<AuditRecorded>::decode(&message.unwrap().payload).unwrap().data.entry);
+    let told: Vec<_> = tokio::time::timeout(WITHIN, told.take(log.len()).collect()).await.expect("too few events");
+    assert_eq!(told, log);
 }
