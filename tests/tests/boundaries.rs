@@ -115,9 +115,10 @@ const NOT_EVEN_BUILT: [&str; 7] =
     ["sea-orm", "sqlx", "aws-sdk-iam", "aws-sdk-sqs", "parquet", "datafusion", "deltalake"];
 
 /// Which of our own packages each shared one may name.
-const SHARED: [(&str, &[&str]); 7] = [
+const SHARED: [(&str, &[&str]); 8] = [
     ("rolebridge-arn", &[]),
     ("rolebridge-contracts", &["rolebridge-arn"]),
+    ("rolebridge-permissions", &["rolebridge-contracts"]),
     ("rolebridge-telemetry", &[]),
     ("rolebridge-runtime", &["rolebridge-telemetry"]),
     ("rolebridge-aws", &["rolebridge-arn", "rolebridge-telemetry"]),
@@ -235,6 +236,7 @@ fn each_rule_fails_when_it_is_broken() {
         ("rolebridge-runtime", "rolebridge-contracts", false),
         ("rolebridge-aws", "rolebridge-contracts", false),
         ("rolebridge-contracts", "rolebridge-messaging", false),
+        ("rolebridge-permissions", "rolebridge-messaging", false),
         ("tenant-registry", "rolebridge-sandbox", false),
     ];
     let graph = Graph::resolved();

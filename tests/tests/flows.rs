@@ -81,7 +81,8 @@ async fn events(world: &World, tenant: TenantId) -> Vec<String> {
     for stream in Stream::ALL.into_iter().filter(|stream| stream.name().starts_with("ROLEBRIDGE_EVENTS_")) {
         let count = world.held(stream.name()).await;
         let stream = bus.jetstream().get_stream(stream.name()).await.expect("the stream");
-        let consumer = stream.create_consumer(OrderedConfig::default()).await.expect("a consumer");
+        let config = OrderedConfig { name: Some(format!("test-{}", uuid::Uuid::now_v7())), ..OrderedConfig::default() };
+        let consumer = stream.create_consumer(config).await.expect("a consumer");
         let mut messages = consumer.messages().await.expect("messages").take(usize::try_from(count).expect("few"));
         while let Some(message) = messages.next().await {
             let message = message.expect("a message");

@@ -39,11 +39,11 @@ pub enum SandboxError {
     #[error("the AWS emulator let {0} pass: IAM is off, and no test that expects a refusal would mean anything")]
     IamOff(&'static str),
     #[error("cannot make a key for the NATS user {user}")]
-    Nkey { user: &'static str, source: nkeys::error::Error },
+    Nkey { user: String, source: nkeys::error::Error },
     #[error("{0} is no address")]
     NatsAddress(String),
     #[error("cannot connect to nats-server as {user}")]
-    Bus { user: &'static str, source: messaging::ConnectError },
+    Bus { user: String, source: messaging::ConnectError },
     #[error("a request of the operator failed")]
     Request(#[from] messaging::RequestError),
     #[error("{what} within {} s", within.as_secs())]
@@ -51,7 +51,7 @@ pub enum SandboxError {
     #[error("cannot make the sealing keys")]
     Seal { source: messaging::seal::SealError },
     #[error("cannot connect to nats-server as {user}")]
-    NatsConnect { user: &'static str, source: async_nats::ConnectError },
+    NatsConnect { user: String, source: async_nats::ConnectError },
 }
 
 impl SandboxError {

@@ -6,12 +6,13 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use messaging::{Bus, NatsConfig};
 use nix::sys::signal::Signal;
 use nkeys::KeyPair;
+use permissions::{User, conf, matrix};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 use crate::{
@@ -72,11 +73,6 @@ impl NatsUser {
     pub fn inbox_prefix(self) -> String {
         format!("_INBOX_{}", self.name())
     }
-
-    /// The variable that gives the server the user's public key.
-    fn key_variable(self) -> String {
-        format!("NATS_{}_NKEY", self.name().to_uppercase().replace('-', "_"))
-    }
 }
 
 /// A running (or stopped) server of its own: port, store, and keys that nobody else has.
@@ -86,6 +82,8 @@ pub struct NatsServer {
     program: PathBuf,
     port: PortLease,
     keys: Vec<(NatsUser, String)>,
+    /// Users beside those of the matrix.
+    more: Vec<User>,
     scratch: Scratch,
 }
 
@@ -95,14 +93,25 @@ impl NatsServer {
     /// # Errors
     /// It does not start (the error holds the end of its log), or the temporary folder cannot be written.
     pub async fn start(tools: &Toolbox) -> Result<Self> {
+        Self::start_with(tools, ACCOUNTS_CONF).await
+    }
+
+    /// Starts a server with other accounts than those of `deploy/nats`: what happens when an operator leaves permissions out.
+    ///
+    /// # Errors
+    /// As [`NatsServer::start`].
+    pub async fn start_with(tools: &Toolbox, accounts: &str) -> Result<Self> {
         let scratch = Scratch::new()?;
         write(&scratch.join("nats-server.conf"), 0o600, SERVER_CONF)?;
-        write(&scratch.join("accounts.conf"), 0o600, ACCOUNTS_CONF)?;
+        write(&scratch.join("accounts.conf"), 0o600, accounts)?;
         scratch.make("store")?;
         scratch.make("seeds")?;
-        let keys =
-            NatsUser::ALL.into_iter().map(|user| Ok((user, make_key(&scratch, user)?))).collect::<Result<_>>()?;
-        let mut server = Self { process: None, program: tools.nats_server(), port: PortLease::take()?, keys, scratch };
+        let keys = NatsUser::ALL
+            .into_iter()
+            .map(|user| Ok((user, make_key(&scratch, user.name())?)))
+            .collect::<Result<_>>()?;
+        let (program, port) = (tools.nats_server(), PortLease::take()?);
+        let mut server = Self { process: None, program, port, keys, more: Vec::new(), scratch };
         server.restart().await?;
         Ok(server)
     }
@@ -116,7 +125,13 @@ impl NatsServer {
     /// The file (mode 0600) with the user's nkey seed.
     #[must_use]
     pub fn seed_file(&self, user: NatsUser) -> PathBuf {
-        seed_path(&self.scratch, user)
+        self.seed_file_of(user.name())
+    }
+
+    /// The same of a user by its name, which may be one that was added.
+    #[must_use]
+    pub fn seed_file_of(&self, name: &str) -> PathBuf {
+        seed_path(&self.scratch, name)
     }
 
     /// The folder in which streams and buckets lie.
@@ -125,19 +140,49 @@ impl NatsServer {
         self.scratch.join("store")
     }
 
+    /// Adds a user as an operator would: a new key, the configuration written again, and the running server told to read it. Who is connected stays so.
+    /// `make` is given the public key.
+    ///
+    /// # Errors
+    /// No key can be made, the configuration cannot be written, or the server does not know the user within 15 s.
+    pub async fn add_user(&mut self, name: &str, make: impl FnOnce(String) -> User) -> Result<()> {
+        let user = make(make_key(&self.scratch, name)?);
+        self.more.push(user);
+        let blocks: Vec<String> = self.more.iter().map(conf::block).collect();
+        let path = self.scratch.join("accounts.conf");
+        std::fs::write(&path, conf::accounts(&matrix::users(), &blocks))
+            .map_err(SandboxError::io(format!("write {}", path.display())))?;
+        let Some(process) = &mut self.process else { return Ok(()) };
+        process.signal(Signal::SIGHUP);
+        let start = Instant::now();
+        loop {
+            match self.connect_as(name).await {
+                Err(error) if start.elapsed() > READY_WITHIN => return Err(error),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Ok(_) => return Ok(()),
+            }
+        }
+    }
+
     /// Connects as `user`, with the inbox prefix that it is allowed. Without retries: for tests and checks, not for services.
     ///
     /// # Errors
     /// The seed cannot be read, or the server refuses.
     pub async fn connect(&self, user: NatsUser) -> Result<async_nats::Client> {
-        let seed = std::fs::read_to_string(self.seed_file(user))
-            .map_err(SandboxError::io(format!("read the seed of {}", user.name())))?;
+        self.connect_as(user.name()).await
+    }
+
+    /// # Errors
+    /// As [`NatsServer::connect`].
+    pub async fn connect_as(&self, name: &str) -> Result<async_nats::Client> {
+        let seed = std::fs::read_to_string(self.seed_file_of(name))
+            .map_err(SandboxError::io(format!("read the seed of {name}")))?;
         async_nats::ConnectOptions::with_nkey(seed.trim().to_owned())
-            .custom_inbox_prefix(user.inbox_prefix())
-            .name(user.name())
+            .custom_inbox_prefix(format!("_INBOX_{name}"))
+            .name(name)
             .connect(self.url())
             .await
-            .map_err(|source| SandboxError::NatsConnect { user: user.name(), source })
+            .map_err(|source| SandboxError::NatsConnect { user: name.to_owned(), source })
     }
 
     /// How a service of ours, or the command line, connects as `user`.
@@ -145,9 +190,13 @@ impl NatsServer {
     /// # Errors
     /// Never: the server's own address is an address.
     pub fn config(&self, user: NatsUser) -> Result<NatsConfig> {
+        self.config_of(user.name())
+    }
+
+    fn config_of(&self, name: &str) -> Result<NatsConfig> {
         Ok(NatsConfig {
             nats_url: self.url().parse().map_err(|_| SandboxError::NatsAddress(self.url()))?,
-            nats_seed_file: Some(self.seed_file(user)),
+            nats_seed_file: Some(self.seed_file_of(name)),
             nats_ca_file: None,
             nats_cert_file: None,
             nats_key_file: None,
@@ -160,8 +209,14 @@ impl NatsServer {
     /// # Errors
     /// The server refuses.
     pub async fn bus(&self, user: NatsUser) -> Result<Bus> {
-        let connected = Bus::connect(&self.config(user)?, user.name()).await;
-        connected.map_err(|source| SandboxError::Bus { user: user.name(), source })
+        self.bus_as(user.name()).await
+    }
+
+    /// # Errors
+    /// As [`NatsServer::bus`].
+    pub async fn bus_as(&self, name: &str) -> Result<Bus> {
+        let connected = Bus::connect(&self.config_of(name)?, name).await;
+        connected.map_err(|source| SandboxError::Bus { user: name.to_owned(), source })
     }
 
     /// Ends the server in an orderly way. Port, store and keys stay for [`NatsServer::restart`].
@@ -197,7 +252,7 @@ impl NatsServer {
             .env("NATS_PORT", self.port.number().to_string())
             // Quoted, since the value is read as configuration.
             .env("NATS_STORE_DIR", format!("\"{}\"", self.scratch.join("store").display()))
-            .envs(self.keys.iter().map(|(user, public)| (user.key_variable(), public)))
+            .envs(self.keys.iter().map(|(user, public)| (permissions::variable(user.name()), public)))
             .current_dir(self.scratch.path());
         let mut process = Process::spawn("nats-server", command, &self.scratch.join("log"))?;
         let address = self.port.address();
@@ -219,15 +274,15 @@ impl NatsServer {
     }
 }
 
-fn seed_path(scratch: &Scratch, user: NatsUser) -> PathBuf {
-    scratch.join("seeds").join(format!("{}.nk", user.name()))
+fn seed_path(scratch: &Scratch, name: &str) -> PathBuf {
+    scratch.join("seeds").join(format!("{name}.nk"))
 }
 
 /// Makes the user's key pair, writes the seed, and returns the public key.
-fn make_key(scratch: &Scratch, user: NatsUser) -> Result<String> {
+fn make_key(scratch: &Scratch, name: &str) -> Result<String> {
     let pair = KeyPair::new_user();
-    let seed = pair.seed().map_err(|source| SandboxError::Nkey { user: user.name(), source })?;
-    write(&seed_path(scratch, user), 0o600, &seed)?;
+    let seed = pair.seed().map_err(|source| SandboxError::Nkey { user: name.to_owned(), source })?;
+    write(&seed_path(scratch, name), 0o600, &seed)?;
     Ok(pair.public_key())
 }
 

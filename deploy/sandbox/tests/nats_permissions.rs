@@ -3,95 +3,41 @@
 // Tests may panic; clippy's own exception does not reach the helpers of an integration test.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
 
-use std::time::Duration;
+mod watched;
 
-use async_nats::{Client, Event, jetstream};
+use std::collections::BTreeSet;
+
+use async_nats::jetstream;
 use futures::StreamExt as _;
-use sandbox::{NatsServer, NatsUser, Toolbox};
-use tokio::sync::mpsc;
+use permissions::User;
+use sandbox::NatsUser;
+use watched::{SECOND, Watched, server};
 
-const SECOND: Duration = Duration::from_secs(1);
-
-async fn server() -> NatsServer {
-    let tools = tokio::task::spawn_blocking(|| Toolbox::fetch(|line| eprintln!("{line}")))
-        .await
-        .expect("joins")
-        .expect("tools");
-    NatsServer::start(&tools).await.expect("nats-server starts")
+/// A subject that the pattern stands for.
+fn example(pattern: &str) -> String {
+    pattern.replace(['*', '>'], "x")
 }
 
-/// A client whose refusals by the server can be read.
-struct Watched {
-    client: Client,
-    refusals: mpsc::UnboundedReceiver<String>,
-}
-
-impl Watched {
-    async fn connect(server: &NatsServer, user: NatsUser) -> Self {
-        let (sender, refusals) = mpsc::unbounded_channel();
-        let seed = std::fs::read_to_string(server.seed_file(user)).expect("seed");
-        let client = async_nats::ConnectOptions::with_nkey(seed)
-            .custom_inbox_prefix(user.inbox_prefix())
-            .event_callback(move |event| {
-                let sender = sender.clone();
-                async move {
-                    if let Event::ServerError(error) = event {
-                        let _ = sender.send(error.to_string());
-                    }
-                }
-            })
-            .connect(server.url())
-            .await
-            .expect("connects");
-        Self { client, refusals }
-    }
-
-    /// Publishes; the server's refusal, if it refused. A flush is answered after everything before it was judged.
-    async fn publish(&mut self, subject: &str) -> Option<String> {
-        self.client.publish(subject.to_owned(), "x".into()).await.expect("sent");
-        self.settled().await
-    }
-
-    async fn subscribe(&mut self, subject: &str) -> Option<String> {
-        let _subscription = self.client.subscribe(subject.to_owned()).await.expect("sent");
-        self.settled().await
-    }
-
-    /// Waits for a round trip through the server: an unknown subject of our own inbox, to ourselves.
-    async fn settled(&mut self) -> Option<String> {
-        self.client.flush().await.expect("flushed");
-        // Flush writes, and does not wait for the server: a refused marker is judged after what went before it.
-        self.client.publish("marker.that.nobody.may.publish", "x".into()).await.expect("sent");
-        let first = self.next_refusal().await;
-        if first.contains("marker.that.nobody") {
-            return None;
-        }
-        let marker = self.next_refusal().await;
-        assert!(marker.contains("marker.that.nobody"), "{marker}");
-        Some(first)
-    }
-
-    async fn next_refusal(&mut self) -> String {
-        tokio::time::timeout(10 * SECOND, self.refusals.recv())
-            .await
-            .expect("the marker is refused")
-            .expect("connected")
-    }
-
-    async fn may_publish(&mut self, subject: &str) {
-        assert_eq!(self.publish(subject).await, None, "{subject} should be allowed");
-    }
-
-    async fn may_not_publish(&mut self, subject: &str) {
-        assert!(self.publish(subject).await.is_some(), "{subject} should be refused");
-    }
-
-    async fn may_not_subscribe(&mut self, subject: &str) {
-        assert!(self.subscribe(subject).await.is_some(), "{subject} should be refused");
-    }
-
-    async fn may_subscribe(&mut self, subject: &str) {
-        assert_eq!(self.subscribe(subject).await, None, "{subject} should be allowed");
+/// Every line of the matrix, tried by every user: it works for those who have it, and is refused to all others.
+#[tokio::test]
+async fn every_line_of_the_matrix_is_allowed_to_its_users_and_denied_to_all_others() {
+    let server = server().await;
+    let users = permissions::matrix::users();
+    let all = |lines: fn(&User) -> Vec<String>| -> BTreeSet<String> { users.iter().flat_map(lines).collect() };
+    let publish: Vec<String> = all(User::publish).iter().chain(&all(User::deny)).map(|line| example(line)).collect();
+    let subscribe: Vec<String> = all(User::subscribe).into_iter().collect();
+    assert!(publish.len() > 150 && subscribe.len() > 30, "{} and {}", publish.len(), subscribe.len());
+    for user in &users {
+        let mut client = Watched::connect(&server, &user.name).await;
+        let expected: BTreeSet<&str> =
+            publish.iter().map(String::as_str).filter(|subject| !user.may_publish(subject)).collect();
+        let refused = client.refused_publishes(&publish).await;
+        assert_eq!(refused.iter().map(String::as_str).collect::<BTreeSet<_>>(), expected, "{} publishes", user.name);
+        let expected: BTreeSet<&str> =
+            subscribe.iter().map(String::as_str).filter(|subject| !user.may_subscribe(subject)).collect();
+        let refused = client.refused_subscriptions(&subscribe).await;
+        assert_eq!(refused.iter().map(String::as_str).collect::<BTreeSet<_>>(), expected, "{} subscribes", user.name);
+        assert!(!expected.is_empty() && user.publish().iter().all(|line| user.may_publish(&example(line))));
     }
 }
 
@@ -201,7 +147,7 @@ async fn each_user_publishes_only_what_is_its_own() {
         ),
     ];
     for (user, allowed, denied) in rows {
-        let mut client = Watched::connect(&server, user).await;
+        let mut client = Watched::connect(&server, user.name()).await;
         for subject in allowed {
             client.may_publish(subject).await;
         }
@@ -215,7 +161,7 @@ async fn each_user_publishes_only_what_is_its_own() {
 async fn each_user_hears_its_own_inbox_and_what_it_serves() {
     let server = server().await;
     for user in NatsUser::ALL {
-        let mut client = Watched::connect(&server, user).await;
+        let mut client = Watched::connect(&server, user.name()).await;
         client.may_subscribe(&format!("{}.x.*", user.inbox_prefix())).await;
         for subject in [
             "_INBOX.>",
@@ -264,7 +210,7 @@ async fn the_matrix_agrees_with_the_contracts() {
     let services =
         [NatsUser::TenantRegistry, NatsUser::CallbackIngest, NatsUser::RoleChainBroker, NatsUser::CostIngestion];
     for user in services {
-        let mut client = Watched::connect(&server, user).await;
+        let mut client = Watched::connect(&server, user.name()).await;
         for message in contracts::catalog::messages() {
             let allowed = client.publish(&message.subject.replace('*', "x")).await.is_none();
             assert_eq!(allowed, message.producer == user.name(), "{} publishes {}", user.name(), message.subject);
@@ -274,7 +220,7 @@ async fn the_matrix_agrees_with_the_contracts() {
             assert_eq!(allowed, endpoint.service == user.name(), "{} serves {}", user.name(), endpoint.subject);
         }
     }
-    let mut events = Watched::connect(&server, NatsUser::Events).await;
+    let mut events = Watched::connect(&server, "events").await;
     for stream in contracts::Stream::ALL {
         let reads = events.publish(&format!("$JS.API.CONSUMER.CREATE.{}.x", stream.name())).await.is_none();
         assert_eq!(reads, stream.name().contains("_EVENTS_"), "a reader of events reads {}", stream.name());
@@ -356,41 +302,4 @@ async fn streams_consumers_and_buckets_work_within_the_permissions() {
         bucket.keys().await.unwrap_or_else(|error| panic!("keys: {error}; {}", server.log_text())).collect().await;
     assert_eq!(keys.len(), 1);
     bucket.purge("tenant").await.expect("purged");
-}
-
-#[tokio::test]
-async fn a_killed_server_comes_back_on_its_port_with_its_store() {
-    let mut server = server().await;
-    let url = server.url();
-    let context = jetstream::new(server.connect(NatsUser::CallbackIngest).await.expect("connects"));
-    context
-        .create_or_update_stream(jetstream::stream::Config {
-            name: "ROLEBRIDGE_CALLBACKS".to_owned(),
-            subjects: vec!["rolebridge.internal.v1.callbacks.>".to_owned()],
-            ..Default::default()
-        })
-        .await
-        .expect("the stream");
-    context
-        .publish("rolebridge.internal.v1.callbacks.received", "x".into())
-        .await
-        .expect("sent")
-        .await
-        .expect("stored");
-    server.kill();
-    assert!(server.connect(NatsUser::CallbackIngest).await.is_err());
-    server.restart().await.expect("starts again");
-    assert_eq!(server.url(), url);
-    let context = jetstream::new(server.connect(NatsUser::CallbackIngest).await.expect("connects"));
-    let mut stream = context.get_stream("ROLEBRIDGE_CALLBACKS").await.expect("still there");
-    assert_eq!(stream.info().await.expect("info").state.messages, 1);
-    server.stop().await.expect("stops");
-}
-
-#[tokio::test]
-async fn a_key_of_another_server_is_refused() {
-    let (one, other) = tokio::join!(server(), server());
-    let stranger = std::fs::read_to_string(one.seed_file(NatsUser::Operator)).expect("seed");
-    assert!(async_nats::ConnectOptions::with_nkey(stranger).connect(other.url()).await.is_err());
-    assert!(async_nats::connect(other.url()).await.is_err(), "nobody enters without a key");
 }

@@ -83,6 +83,9 @@ pub(crate) enum Command {
     /// Makes key files for a new installation.
     #[command(subcommand)]
     Keys(Keys),
+    /// Who may do what on NATS: the server's configuration, and users for jobs and readers of events.
+    #[command(subcommand)]
+    Nats(crate::nats::NatsCommand),
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use client::IssueError;
 use contracts::audit::verify::Break;
 use messaging::{BusError, ConnectError, PublishError, RequestError, seal::SealError};
+use permissions::{UserName, limited::NotByTenant};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -57,6 +58,12 @@ pub(crate) enum CliError {
     Audit(Break),
     #[error("the registry gave a page of the audit log that leads back to itself: the log was not verified")]
     AuditStandsStill,
+    #[error("the name {name} is a user's already: choose another for --name")]
+    NameTaken { name: UserName },
+    #[error("there are no events about {entity}; there are: {known}")]
+    NoSuchEvents { entity: String, known: String },
+    #[error(transparent)]
+    NotByTenant(#[from] NotByTenant),
     #[error("no key could be made")]
     Key(#[source] nkeys::error::Error),
     #[error("the dead letters cannot be read: {problem}")]

@@ -6,15 +6,6 @@ use nkeys::KeyPair;
 
 use crate::{args::Keys, error::CliError, show::Output};
 
-/// The users of `deploy/nats/accounts.conf`.
-const USERS: [&str; 7] =
-    ["tenant-registry", "callback-ingest", "role-chain-broker", "cost-ingestion", "operator", "job", "events"];
-
-/// The variable in which the server looks for a user's public key.
-fn variable(user: &str) -> String {
-    format!("NATS_{}_NKEY", user.to_uppercase().replace('-', "_"))
-}
-
 pub(crate) fn run(command: &Keys, output: Output) -> Result<(), CliError> {
     match command {
         Keys::Nats { out } => nats(out, output),
@@ -29,12 +20,12 @@ fn nats(out: &Path, output: Output) -> Result<(), CliError> {
     };
     fs::create_dir_all(out).map_err(failed(out))?;
     let mut variables = String::new();
-    for user in USERS {
+    for user in permissions::matrix::users() {
         let pair = KeyPair::new_user();
-        let path = out.join(format!("{user}.nk"));
+        let path = out.join(format!("{}.nk", user.name));
         let seed = pair.seed().map_err(CliError::Key)?;
         write_new(&path, seed.as_bytes(), 0o600).map_err(failed(&path))?;
-        variables.push_str(&format!("{}={}\n", variable(user), pair.public_key()));
+        variables.push_str(&format!("{}={}\n", permissions::variable(&user.name), pair.public_key()));
     }
     let path = out.join("nats.env");
     write_new(&path, variables.as_bytes(), 0o644).map_err(failed(&path))?;
@@ -43,7 +34,7 @@ fn nats(out: &Path, output: Output) -> Result<(), CliError> {
     output.one(&serde_json::json!({ "seed_files": out, "server_variables": path }), &shown)
 }
 
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
+pub(crate) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -61,7 +52,10 @@ mod tests {
     fn every_user_of_the_server_gets_a_key_and_no_other() {
         let conf = include_str!("../../../deploy/nats/accounts.conf");
         let named: Vec<&str> = conf.lines().filter_map(|line| line.trim().strip_prefix("nkey: $")).collect();
-        let ours: Vec<String> = USERS.iter().map(|user| variable(user)).collect();
+        let folder = tempfile::tempdir().unwrap();
+        nats(folder.path(), Output::new(true)).unwrap();
+        let written = fs::read_to_string(folder.path().join("nats.env")).unwrap();
+        let ours: Vec<&str> = written.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
         assert_eq!(named, ours);
     }
 

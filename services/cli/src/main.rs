@@ -10,6 +10,7 @@ mod credentials;
 mod dead_letters;
 mod error;
 mod keys;
+mod nats;
 mod registry;
 mod show;
 
@@ -29,8 +30,10 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<(), CliError> {
     let output = Output::new(args.json);
-    if let Command::Keys(command) = args.command {
-        return keys::run(&command, output);
+    match &args.command {
+        Command::Keys(command) => return keys::run(command, output),
+        Command::Nats(command) => return nats::run(command, output),
+        _ => {}
     }
     if let Command::Audit(Audit::Verify(VerifyAudit { head, file: Some(copy) })) = args.command {
         return audit::verify_file(&copy, head, output);
@@ -45,7 +48,7 @@ async fn run(args: Args) -> Result<(), CliError> {
         Command::Costs(command) => costs::run(&bus, &command, output).await,
         Command::DeadLetters(command) => dead_letters::run(&bus, command, output).await,
         // Done above, without a bus.
-        Command::Keys(_) => Ok(()),
+        Command::Keys(_) | Command::Nats(_) => Ok(()),
     };
     bus.close().await;
     result

@@ -72,5 +72,7 @@ impl Watch {
 
 async fn read(bus: &Bus, stream: Stream) -> Result<Ordered> {
     let events = bus.jetstream().get_stream(stream.name()).await?;
-    Ok(events.create_consumer(OrderedConfig::default()).await?.messages().await?)
+    // Named, as permissions demand of readers on streams that services read too.
+    let config = OrderedConfig { name: Some(format!("demo-{}", uuid::Uuid::now_v7())), ..OrderedConfig::default() };
+    Ok(events.create_consumer(config).await?.messages().await?)
 }
