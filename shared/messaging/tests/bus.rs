@@ -249,6 +249,8 @@ async fn serving(server: &NatsServer) -> CancellationToken {
         )
         .await
         .unwrap();
+    // The subscriptions are at the server before anybody asks.
+    registry.client().flush().await.unwrap();
     let token = CancellationToken::new();
     tokio::spawn(endpoints.run(token.clone()));
     token
