@@ -16,10 +16,17 @@ use crate::{
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// `python -m ministack`, with one thing mended: it knows `sts:ExternalId` when it evaluates the trust policy of a role, and not, as AWS does, when it
-/// evaluates the policies of the caller. Without it, a session that is bound to external IDs could assume nothing.
+/// `python -m ministack`, with three things mended:
+/// - it knows `sts:ExternalId` when it evaluates the trust policy of a role, and not, as AWS does, when it evaluates the policies of the caller:
+///   without it, a session that is bound to external IDs could assume nothing;
+/// - it leaves the path out of a role's ARN when IAM itself is asked about the role, and knows no resource of a simulation: a role that may look at
+///   itself, and names itself as AWS wants it, could not;
+/// - it simulates the policies of roles without a path alone, and without the context that the caller gives.
 const LAUNCH: &str = r#"
+import contextvars
 import ministack.core.iam_actions as actions
+import ministack.core.iam_evaluator as evaluator
+import ministack.services.iam as iam
 
 tags = actions.request_tag_context
 
@@ -29,6 +36,50 @@ def context(service, action, body, params):
     return {**keys, "sts:ExternalId": external_id} if external_id else keys
 
 actions.request_tag_context = context
+
+extract = actions.extract_resource_arn
+
+def resource(service, method, path, headers, body, params, region, account_id):
+    if service == "iam":
+        if source := actions._query_param(params, "PolicySourceArn"):
+            return source
+        if name := actions._query_param(params, "RoleName"):
+            role = iam._roles.get_scoped(account_id, None, name)
+            if role:
+                return role["Arn"]
+    return extract(service, method, path, headers, body, params, region, account_id)
+
+actions.extract_resource_arn = resource
+
+of_role = evaluator._gather_role_policies
+evaluator._gather_role_policies = lambda role, account: of_role(role.rsplit("/", 1)[-1], account)
+
+given = contextvars.ContextVar("given", default={})
+simulate_params, evaluate = iam._extract_simulate_params, evaluator.evaluate
+
+def with_context(params):
+    entries, n = {}, 1
+    while key := iam._p(params, f"ContextEntries.member.{n}.ContextKeyName"):
+        entries[key.lower()] = iam._p(params, f"ContextEntries.member.{n}.ContextKeyValues.member.1")
+        n += 1
+    given.set(entries)
+    return simulate_params(params)
+
+def in_context(ctx, *policies):
+    ctx.service_context = {**ctx.service_context, **given.get()}
+    return evaluate(ctx, *policies)
+
+build = iam._build_simulate_results_real
+
+def results(*what):
+    try:
+        return build(*what)
+    finally:
+        given.set({})
+
+iam._extract_simulate_params = with_context
+iam._build_simulate_results_real = results
+evaluator.evaluate = in_context
 
 from ministack.app import main
 main()

@@ -278,3 +278,48 @@ async fn only_authenticated_principals_publish_and_only_the_topic_sends() {
     assert!(call("sns", &publish, false).await.is_client_error(), "nobody may not");
     assert!(call("sqs", &send, true).await.is_client_error(), "a stranger may not send to the queue");
 }
+
+/// What the launcher mends (`emulator.rs`), and that it is still needed: a role with a path looks at itself, and at nothing else.
+#[tokio::test]
+async fn a_role_may_look_at_itself_by_its_whole_name() {
+    let emulator = emulator().await;
+    let account = emulator.account(CUSTOMER, REGION);
+    let root = aws_sdk_iam::Client::new(account.sdk_config());
+    let trust = json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Principal": {"AWS": format!("arn:aws:iam::{CUSTOMER}:root")}, "Action": "sts:AssumeRole"}]});
+    for name in ["rolebridge-one", "rolebridge-other"] {
+        let create =
+            root.create_role().role_name(name).path("/rolebridge/").assume_role_policy_document(trust.to_string());
+        create.send().await.expect("a role");
+    }
+    let arn = |name: &str| format!("arn:aws:iam::{CUSTOMER}:role/rolebridge/{name}");
+    let policy = json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": ["iam:GetRole", "iam:SimulatePrincipalPolicy"], "Resource": arn("rolebridge-one")},
+        {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "arn:aws:s3:::acme-costs",
+            "Condition": {"StringLike": {"s3:prefix": "cur/*"}}}]});
+    let put =
+        root.put_role_policy().role_name("rolebridge-one").policy_name("look").policy_document(policy.to_string());
+    put.send().await.expect("a policy");
+
+    let sts = aws_sdk_sts::Client::new(account.sdk_config());
+    let assumed = sts.assume_role().role_arn(arn("rolebridge-one")).role_session_name("look").send().await;
+    let assumed = assumed.expect("a session").credentials.expect("credentials");
+    let keys =
+        Credentials::new(assumed.access_key_id, assumed.secret_access_key, Some(assumed.session_token), None, "test");
+    let itself = aws_sdk_iam::Client::new(&emulator.sdk_config(REGION, keys));
+    assert!(itself.get_role().role_name("rolebridge-one").send().await.is_ok(), "its whole ARN is allowed");
+    assert!(itself.get_role().role_name("rolebridge-other").send().await.is_err(), "another's is not");
+
+    let list = |prefix: &'static str, role: &'static str| {
+        let context =
+            aws_sdk_iam::types::ContextEntry::builder().context_key_name("s3:prefix").context_key_values(prefix);
+        let context = context.context_key_type(aws_sdk_iam::types::ContextKeyTypeEnum::String).build();
+        let simulate = itself.simulate_principal_policy().policy_source_arn(arn(role)).action_names("s3:ListBucket");
+        simulate.resource_arns("arn:aws:s3:::acme-costs").context_entries(context).send()
+    };
+    for (prefix, decision) in [("cur/", "allowed"), ("others/", "implicitDeny")] {
+        let simulated = list(prefix, "rolebridge-one").await.expect("it may ask about itself");
+        assert_eq!(simulated.evaluation_results()[0].eval_decision().as_str(), decision, "{prefix}");
+    }
+    assert!(list("cur/", "rolebridge-other").await.is_err(), "and about no other");
+}

@@ -124,12 +124,38 @@ impl Chain {
         external_id: Option<&ExternalId>,
         region: &Region,
     ) -> Result<Answer<Session>, ChainError> {
+        self.unbound(tenant, role, external_id, DENY_ALL, region).await
+    }
+
+    /// A session in the customer's role for looking at it, with what the session policy leaves; never issued to anybody.
+    ///
+    /// # Errors
+    /// As [`Chain::probe`].
+    pub async fn look(
+        &self,
+        tenant: TenantId,
+        role: &RoleArn,
+        external_id: &ExternalId,
+        session_policy: &str,
+        region: &Region,
+    ) -> Result<Session, ChainError> {
+        Ok(self.unbound(tenant, role, Some(external_id), session_policy, region).await?.value)
+    }
+
+    async fn unbound(
+        &self,
+        tenant: TenantId,
+        role: &RoleArn,
+        external_id: Option<&ExternalId>,
+        session_policy: &str,
+        region: &Region,
+    ) -> Result<Answer<Session>, ChainError> {
         let key = FirstHop { tenant, policy: None };
         let first = self.first_hop(&key, self.probing.as_ref(), SessionDuration::SHORTEST, PROBE_SESSION).await?;
         let call = AssumeRole {
             role,
             external_id,
-            session_policy: Some(DENY_ALL),
+            session_policy: Some(session_policy),
             duration: SessionDuration::SHORTEST,
             session_name: PROBE_SESSION,
             region: Some(region),

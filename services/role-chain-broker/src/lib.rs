@@ -2,6 +2,7 @@
 //!
 //! - `principal`: makes them when a tenant is created; `wrap`: their access keys are stored wrapped.
 //! - `sts`, `chain`: user -> principal role -> customer role.
+//! - `look`: what a role lets itself be asked, and which purposes' permissions are there.
 //! - `jobs`, `probe`: prove that a role demands our external ID, and report the evidence.
 //! - `grants`, `issue`, `purpose`: issue credentials for what the registry says may be issued for.
 //!
@@ -14,6 +15,7 @@ pub mod grants;
 pub mod issue;
 pub mod jobs;
 pub mod keygen;
+pub mod look;
 pub mod metrics;
 pub mod principal;
 pub mod probe;
@@ -36,9 +38,10 @@ pub use keygen::{KeygenError, keygen};
 
 use crate::{
     chain::Chain,
-    grants::{Grants, WatchError},
-    issue::{Issuer, Sessions},
+    grants::{Grants, WatchError, Withdrawal},
+    issue::{Issuer, Sessions, UsedConnections},
     jobs::Jobs,
+    look::{Looker, RealOwnRole, RealReads, UnusableHttp},
     metrics::Metrics,
     principal::{Bucket, Layout, Maker, Principals, RealIam},
     probe::Prober,
@@ -61,6 +64,8 @@ pub enum RunError {
     Bus(#[source] BusError),
     #[error("what may be issued cannot be read")]
     Grants(#[source] WatchError),
+    #[error("customers' accounts cannot be read: has this machine TLS roots (ca-certificates)?")]
+    Reads(#[source] UnusableHttp),
     #[error("health and metrics cannot be served")]
     Http(#[source] HttpError),
     #[error("the broker had to end")]
@@ -100,14 +105,27 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     let chain = Arc::new(Chain::new(principals, sts(ISSUING), sts(PROBING)));
     let maker = Arc::new(Maker { layout: layout.clone(), iam: Arc::new(RealIam::new(&sdk)), store: bucket, wrapper });
     let prober = Arc::new(Prober::new(chain.clone(), metrics.clone()));
+    let looker = Looker {
+        chain: chain.clone(),
+        own_role: Arc::new(RealOwnRole::new(sdk.clone(), PROBING)),
+        reads: Arc::new(RealReads::new(&sdk).map_err(RunError::Reads)?),
+        metrics: metrics.clone(),
+    };
     let (grants, withdrawn) = Grants::open(&bus).await.map_err(RunError::Grants)?;
     let sessions = Sessions::default();
-    let issuer =
-        Arc::new(Issuer { grants: Arc::new(grants.clone()), sessions: sessions.clone(), chain, seal, metrics });
+    let used = UsedConnections::default();
+    let issuer = Arc::new(Issuer {
+        grants: Arc::new(grants.clone()),
+        sessions: sessions.clone(),
+        chain,
+        seal,
+        used: used.clone(),
+        metrics,
+    });
     let endpoints = issue::serve(&bus, issuer).await.map_err(RunError::Bus)?;
 
     let (health, tasks) = (Health::new(), Supervisor::new(shutdown));
-    let jobs = Jobs { bus: bus.clone(), prober, settle: config.broker.settle(), shutdown: tasks.token() };
+    let jobs = Jobs { bus: bus.clone(), prober, looker, settle: config.broker.settle(), shutdown: tasks.token() };
     tasks.spawn("aws account", aws_account::check(sdk, layout.account, health.part("aws"), tasks.token()));
     tasks.spawn("nats health", watch_nats(bus.clone(), health.part("nats"), tasks.token()));
     tasks.spawn("grants", grants.follow(health.part("grants"), tasks.token()));
@@ -118,6 +136,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
         messaging::consume(bus.clone(), principal::consumer(), principal::router(bus.clone(), maker), tasks.token()),
     );
     tasks.spawn("jobs", messaging::consume(bus.clone(), jobs::consumer(), jobs::router(jobs), tasks.token()));
+    tasks.spawn("connections in use", issue::tell_used(used, bus.clone(), tasks.token()));
     tasks.spawn("endpoints", endpoints.run(tasks.token()));
     tasks.spawn("http", http.serve(health, move || telemetry.prometheus(), tasks.token()));
     let ended = tasks.finish(config.http.grace()).await;
@@ -184,13 +203,13 @@ async fn watch_nats(
 /// Drops cached credentials the moment that the registry takes its word back. Cancel: ends. Failure: none.
 async fn evict(
     sessions: Sessions,
-    mut withdrawn: UnboundedReceiver<Arc<contracts::connection::Grant>>,
+    mut withdrawn: UnboundedReceiver<Withdrawal>,
     shutdown: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            Some(old) = withdrawn.recv() => sessions.withdraw(&old).await,
+            Some(withdrawal) = withdrawn.recv() => sessions.withdraw(&withdrawal).await,
         }
     }
 }

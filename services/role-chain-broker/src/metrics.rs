@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws::{Failure, FailureKind};
-use contracts::verification::{Probe, ProbeOutcome};
+use contracts::verification::{PermissionCheck, Probe, ProbeOutcome, PurposeEvidence, PurposeOutcome};
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram, Meter},
@@ -16,6 +16,7 @@ pub struct Metrics {
     cache: Counter<u64>,
     sts: Counter<u64>,
     probes: Counter<u64>,
+    purposes: Counter<u64>,
 }
 
 impl Metrics {
@@ -38,6 +39,10 @@ impl Metrics {
             probes: meter
                 .u64_counter("rolebridge_probes")
                 .with_description("Probes of customer roles by outcome")
+                .build(),
+            purposes: meter
+                .u64_counter("rolebridge_purpose_checks")
+                .with_description("Looks at the permissions of a purpose, by how and by outcome")
                 .build(),
         }
     }
@@ -76,5 +81,19 @@ impl Metrics {
             ProbeOutcome::Indeterminate => "indeterminate",
         };
         self.probes.add(1, &[KeyValue::new("probe", probe), KeyValue::new("outcome", outcome)]);
+    }
+
+    pub fn purpose_check(&self, seen: &PurposeEvidence) {
+        let check = match seen.check {
+            PermissionCheck::Simulation => "simulation",
+            PermissionCheck::Read => "read",
+        };
+        let outcome = match seen.outcome {
+            PurposeOutcome::Complete => "complete",
+            PurposeOutcome::Missing => "missing",
+            PurposeOutcome::Indeterminate => "indeterminate",
+        };
+        let labels = [("purpose", seen.purpose.as_str()), ("check", check), ("outcome", outcome)];
+        self.purposes.add(1, &labels.map(|(key, value)| KeyValue::new(key, value)));
     }
 }

@@ -14,7 +14,7 @@ use contracts::{
     connection::{ConnectionState, Grant},
     credentials::{IssueCredentials, IssueRequest, IssuedCredentials, Purpose, SealedCredentials},
     tenant::TenantCreated,
-    verification::{Fault, Probe, ProbeOutcome, Verdict},
+    verification::{Fault, ProbeOutcome, Verdict},
 };
 use futures::StreamExt as _;
 use messaging::{Bus, RequestError, seal::SealSeed};
@@ -46,40 +46,6 @@ async fn a_tenant_gets_one_principal_with_one_wrapped_key() {
     assert!(record["key"]["by"].as_str().unwrap().starts_with("local:"));
     assert!(!stored.contains(&key_id), "the key is not in clear");
     assert!(!world.broker.log_text().contains(&key_id), "nor in the log");
-}
-
-#[tokio::test]
-async fn the_three_way_probe_tells_good_roles_from_bad() {
-    let mut world = world().await;
-    let tenant = world.tenant().await;
-    let id = ExternalId::generate();
-    let cases: [(&str, Value, Verdict); 6] = [
-        ("right", only_with(&id), Verdict::Held),
-        ("attack 3: no condition", Value::Null, Verdict::Failed { fault: Fault::OpenWithoutId }),
-        (
-            "attack 4: any ID",
-            json!({ "StringLike": { "sts:ExternalId": "*" } }),
-            Verdict::Failed { fault: Fault::OpenWithRandomId },
-        ),
-        (
-            "attack 4: only if given",
-            json!({ "StringEqualsIfExists": { "sts:ExternalId": id.as_str() } }),
-            Verdict::Failed { fault: Fault::OpenWithoutId },
-        ),
-        ("another ID", only_with(&ExternalId::generate()), Verdict::Failed { fault: Fault::Refused }),
-        (
-            "attack 4: any but one",
-            json!({ "StringNotEquals": { "sts:ExternalId": "no" } }),
-            Verdict::Failed { fault: Fault::OpenWithoutId },
-        ),
-    ];
-    for (case, condition, expected) in cases {
-        let role = world.role(&tenant.role, condition).await;
-        let report = world.verify(tenant.id, &role, &id).await;
-        assert_eq!(report.verdict, expected, "{case}: {:?}", report.evidence);
-        assert!(report.evidence.iter().all(|evidence| evidence.outcome != ProbeOutcome::Indeterminate), "{case}");
-        assert_eq!(report.evidence[0].probe, Probe::RightId);
-    }
 }
 
 #[tokio::test]

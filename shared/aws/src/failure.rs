@@ -116,6 +116,12 @@ impl Failure {
     pub fn new(kind: FailureKind, code: Option<&str>) -> Self {
         Self { kind, code: code.map(str::to_owned), request_id: None, status: None, message: None }
     }
+
+    /// An error answer that was read without the SDK: status, AWS's code and request ID. Judged as [`classify`] does.
+    #[must_use]
+    pub fn answered(status: u16, code: Option<String>, request_id: Option<String>) -> Self {
+        Self { kind: of_answer(status, code.as_deref()), code, request_id, status: Some(status), message: None }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -156,7 +162,7 @@ pub fn classify<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E, H
         SdkError::DispatchFailure(failure) if failure.is_timeout() => FailureKind::Indeterminate(Unclear::TimedOut),
         SdkError::DispatchFailure(failure) if failure.is_user() => FailureKind::Indeterminate(Unclear::NotSent),
         SdkError::DispatchFailure(_) => FailureKind::Indeterminate(Unclear::Unreachable),
-        SdkError::ServiceError(_) => of_answer(status, code),
+        SdkError::ServiceError(_) => of_answer(status.map_or(0, StatusCode::as_u16), code),
         // ResponseError, and whatever a later SDK adds.
         _ => FailureKind::Indeterminate(Unclear::Garbage),
     };
@@ -169,8 +175,7 @@ pub fn classify<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E, H
     }
 }
 
-fn of_answer(status: Option<StatusCode>, code: Option<&str>) -> FailureKind {
-    let status = status.map_or(0, StatusCode::as_u16);
+fn of_answer(status: u16, code: Option<&str>) -> FailureKind {
     match code {
         // Read first: AWS sends throttles as 400, 403, 429 and 503 alike.
         Some(code) if THROTTLES.contains(&code) => FailureKind::Indeterminate(Unclear::Throttled),

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use contracts::{ConnectionId, ExternalId, TenantId, connection::Grant};
+use contracts::{ConnectionId, ExternalId, RoleArn, TenantId, connection::Grant, credentials::Purpose};
 
 /// What a grant did to the book.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +16,26 @@ pub enum Change {
     Stale,
     /// Newer, and credentials issued under the old one may still be used.
     Refreshed,
-    /// Newer, and nothing that was issued under the old one may be handed out again.
-    Withdrawn { old: Arc<Grant> },
+    /// Newer, and of what was issued under the old one this may not be handed out again.
+    Withdrawn(Withdrawal),
+}
+
+/// Which credentials may not be handed out again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withdrawal {
+    pub tenant: TenantId,
+    pub connection: ConnectionId,
+    pub role: RoleArn,
+    /// These alone; all of them when absent.
+    pub purposes: Option<Vec<Purpose>>,
+}
+
+impl Withdrawal {
+    /// Everything that was issued under this grant.
+    #[must_use]
+    pub fn all(grant: &Grant) -> Self {
+        Self { tenant: grant.tenant, connection: grant.connection, role: grant.role_arn.clone(), purposes: None }
+    }
 }
 
 /// Whether credentials may be issued under the grant as it stands.
@@ -43,7 +61,7 @@ impl Book {
             Entry::Occupied(mut known) => {
                 let new = Arc::new(grant);
                 let old = known.insert(new.clone());
-                if same_session(&old, &new) { Change::Refreshed } else { Change::Withdrawn { old } }
+                what_ends(&old, &new).map_or(Change::Refreshed, Change::Withdrawn)
             }
         }
     }
@@ -63,6 +81,14 @@ impl Book {
     }
 }
 
+fn what_ends(old: &Grant, new: &Grant) -> Option<Withdrawal> {
+    if !same_session(old, new) {
+        return Some(Withdrawal::all(old));
+    }
+    let newly: Vec<Purpose> = new.missing.iter().filter(|purpose| !old.missing.contains(purpose)).copied().collect();
+    (!newly.is_empty()).then(|| Withdrawal { purposes: Some(newly), ..Withdrawal::all(old) })
+}
+
 fn same_session(old: &Grant, new: &Grant) -> bool {
     may_issue(new)
         && old.role_arn == new.role_arn
@@ -73,7 +99,7 @@ fn same_session(old: &Grant, new: &Grant) -> bool {
 
 #[cfg(test)]
 pub mod tests {
-    use contracts::{AccountId, Region, RoleArn, connection::ConnectionState};
+    use contracts::{AccountId, Region, connection::ConnectionState};
     use proptest::prelude::*;
     use rstest::rstest;
 
@@ -105,7 +131,7 @@ pub mod tests {
         assert_eq!(book.accept(first.clone()), Change::New);
         let mut second = Grant { revision: 2, ..first.clone() };
         change(&mut second);
-        assert_eq!(book.accept(second), Change::Withdrawn { old: Arc::new(first) });
+        assert_eq!(book.accept(second), Change::Withdrawn(Withdrawal::all(&first)));
     }
 
     #[test]
@@ -113,6 +139,18 @@ pub mod tests {
         let (book, first) = (Book::default(), grant(1));
         book.accept(first.clone());
         assert_eq!(book.accept(Grant { revision: 2, state: ConnectionState::Degraded, ..first }), Change::Refreshed);
+    }
+
+    #[test]
+    fn a_purpose_that_goes_missing_ends_alone_and_once() {
+        let (book, first) = (Book::default(), grant(1));
+        book.accept(first.clone());
+        let missing = vec![Purpose::CostRead];
+        let second = Grant { revision: 2, state: ConnectionState::Degraded, missing: missing.clone(), ..first.clone() };
+        let ends = Withdrawal { purposes: Some(missing), ..Withdrawal::all(&first) };
+        assert_eq!(book.accept(second.clone()), Change::Withdrawn(ends));
+        assert_eq!(book.accept(Grant { revision: 3, ..second }), Change::Refreshed);
+        assert_eq!(book.accept(Grant { revision: 4, ..first }), Change::Refreshed, "it is back");
     }
 
     #[test]

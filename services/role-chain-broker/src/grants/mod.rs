@@ -13,7 +13,7 @@ use contracts::{ConnectionId, ExternalId, TenantId, connection::Grant};
 
 #[cfg(test)]
 pub use book::tests;
-pub use book::{Book, Change};
+pub use book::{Book, Change, Withdrawal};
 pub use watch::{GrantError, Grants, WatchError};
 
 /// Who knows the last word.

@@ -21,7 +21,7 @@ use runtime::Part;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Book, Change};
+use super::{Book, Change, Withdrawal};
 
 /// Between two tries to get the stream back.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ pub struct Grants {
     stream: Kept,
     /// Whether the book follows the stream at this moment.
     live: Arc<AtomicBool>,
-    withdrawn: mpsc::UnboundedSender<Arc<Grant>>,
+    withdrawn: mpsc::UnboundedSender<Withdrawal>,
 }
 
 impl Grants {
@@ -55,7 +55,7 @@ impl Grants {
     ///
     /// # Errors
     /// When the stream is not there or may not be read.
-    pub async fn open(bus: &Bus) -> Result<(Self, mpsc::UnboundedReceiver<Arc<Grant>>), WatchError> {
+    pub async fn open(bus: &Bus) -> Result<(Self, mpsc::UnboundedReceiver<Withdrawal>), WatchError> {
         let stream =
             bus.jetstream().get_stream(Stream::Grants.name()).await.map_err(|error| WatchError(error.into()))?;
         let (withdrawn, told) = mpsc::unbounded_channel();
@@ -150,10 +150,10 @@ impl Grants {
             Err(error) => return tracing::error!(%error, "a grant cannot be read"),
         };
         let (tenant, connection, revision) = (grant.tenant, grant.connection, grant.revision);
-        if let Change::Withdrawn { old } = self.book.accept(grant) {
-            tracing::info!(%tenant, %connection, revision, "cached credentials of the connection are withdrawn");
+        if let Change::Withdrawn(withdrawal) = self.book.accept(grant) {
+            tracing::info!(%tenant, %connection, revision, purposes = ?withdrawal.purposes, "cached credentials of the connection are withdrawn");
             // The receiver lives as long as the service.
-            let _ = self.withdrawn.send(old);
+            let _ = self.withdrawn.send(withdrawal);
         }
     }
 }

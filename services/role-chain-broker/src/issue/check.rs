@@ -6,7 +6,7 @@ use contracts::{
     credentials::{IssueRequest, Purpose},
 };
 
-use crate::sts::SessionDuration;
+use crate::{purpose::declared, sts::SessionDuration};
 
 /// Seconds that credentials have left at least when they are handed out.
 const USUAL_REMAINING: u32 = 300;
@@ -24,13 +24,13 @@ pub(crate) struct Wish {
 
 /// # Errors
 /// `invalid-request`, saying what to change.
-pub(crate) fn wish(request: &IssueRequest) -> Result<Wish, ErrorReply> {
+pub(crate) fn wish(request: &IssueRequest, purpose: Purpose) -> Result<Wish, ErrorReply> {
     let invalid = |message: String| ErrorReply::new(ErrorCode::InvalidRequest, message);
     let letters = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b);
     if !(2..=32).contains(&request.requester.len()) || !request.requester.bytes().all(letters) {
         return Err(invalid("requester must be 2 to 32 characters of A-Z a-z 0-9 _ + = , . @ -".to_owned()));
     }
-    let duration = SessionDuration::clamp(request.duration_s);
+    let duration = declared(purpose).durations.of(request.duration_s);
     let most = MOST_REMAINING.min(duration.seconds() - SLACK);
     let remaining = request.min_remaining_s.unwrap_or(USUAL_REMAINING);
     if remaining > most {
@@ -51,11 +51,15 @@ pub(crate) fn purpose(text: &str) -> Result<Purpose, ErrorReply> {
         .map_err(|error: contracts::credentials::UnknownPurpose| ErrorReply::new(ErrorCode::Denied, error.to_string()))
 }
 
-/// Whether credentials may be issued under this grant.
+/// Whether credentials of a purpose may be issued under this grant.
 ///
 /// # Errors
 /// `not-found`, `denied` or `not-verified`, saying what to do.
-pub(crate) fn may_issue<G: AsRef<Grant>>(connection: ConnectionId, grant: Option<G>) -> Result<G, ErrorReply> {
+pub(crate) fn may_issue<G: AsRef<Grant>>(
+    connection: ConnectionId,
+    purpose: Purpose,
+    grant: Option<G>,
+) -> Result<G, ErrorReply> {
     let Some(found) = grant else {
         let message = format!(
             "the tenant has no connection {connection}, or it has never been verified: check the IDs, or wait for connection.verified"
@@ -76,6 +80,12 @@ pub(crate) fn may_issue<G: AsRef<Grant>>(connection: ConnectionId, grant: Option
             ErrorCode::NotVerified,
             format!("the connection {connection} is {}: {}", grant.state, advice(grant.state)),
         ));
+    }
+    if grant.missing.contains(&purpose) {
+        let message = format!(
+            "the customer's role lacks permissions that {purpose} needs: `rolebridge connections show` names them; the customer updates the stack or mends the role, and {purpose} is issued again after the next probe. Other purposes of connection {connection} go on"
+        );
+        return Err(ErrorReply::new(ErrorCode::Denied, message));
     }
     Ok(found)
 }
@@ -139,12 +149,12 @@ mod tests {
         #[case] remaining: Option<u32>,
         #[case] fine: bool,
     ) {
-        assert_eq!(wish(&request(requester, duration, remaining)).is_ok(), fine);
+        assert_eq!(wish(&request(requester, duration, remaining), Purpose::CostRead).is_ok(), fine);
     }
 
     #[test]
     fn attack_25_the_wish_for_twelve_hours_is_one_for_one() {
-        assert_eq!(wish(&request("job", Some(43_200), None)).unwrap().duration.seconds(), 3600);
+        assert_eq!(wish(&request("job", Some(43_200), None), Purpose::CostRead).unwrap().duration.seconds(), 3600);
     }
 
     #[rstest]
@@ -153,9 +163,10 @@ mod tests {
     #[case::verifying(Some(Grant { state: ConnectionState::Verifying, ..grant(1) }), ErrorCode::NotVerified)]
     #[case::insecure(Some(Grant { state: ConnectionState::Insecure, ..grant(1) }), ErrorCode::NotVerified)]
     #[case::revoked(Some(Grant { state: ConnectionState::Revoked, ..grant(1) }), ErrorCode::NotVerified)]
+    #[case::purpose_missing(Some(Grant { state: ConnectionState::Degraded, missing: vec![Purpose::CostRead], ..grant(1) }), ErrorCode::Denied)]
     #[case::other_account(Some(Grant { account: contracts::AccountId::parse("333333333333").unwrap(), ..grant(1) }), ErrorCode::Denied)]
     fn refusals(#[case] grant: Option<Grant>, #[case] expected: ErrorCode) {
-        let refused = may_issue(ConnectionId::new(), grant.map(Arc::new)).unwrap_err();
+        let refused = may_issue(ConnectionId::new(), Purpose::CostRead, grant.map(Arc::new)).unwrap_err();
         assert_eq!(refused.code, expected);
         assert!(!refused.message.contains("arn:"));
     }
@@ -163,7 +174,9 @@ mod tests {
     #[test]
     fn verified_and_degraded_may() {
         for state in [ConnectionState::Verified, ConnectionState::Degraded] {
-            assert!(may_issue(ConnectionId::new(), Some(Arc::new(Grant { state, ..grant(1) }))).is_ok());
+            assert!(
+                may_issue(ConnectionId::new(), Purpose::CostRead, Some(Arc::new(Grant { state, ..grant(1) }))).is_ok()
+            );
         }
     }
 

@@ -18,10 +18,11 @@ use zeroize::Zeroizing;
 use super::{
     check::{self, Wish},
     sessions::{Issued, SessionKey, Sessions},
+    used::UsedConnections,
 };
 use crate::{
     chain::{Chain, ChainError, Hop, SecondHop},
-    grants::GrantSource,
+    grants::{GrantSource, Withdrawal},
     metrics::Metrics,
     principal::{PrincipalError, STRANGER},
     purpose,
@@ -35,6 +36,7 @@ pub struct Issuer {
     pub sessions: Sessions,
     pub chain: Arc<Chain>,
     pub seal: SealSeed,
+    pub used: UsedConnections,
     pub metrics: Metrics,
 }
 
@@ -86,15 +88,16 @@ impl Issuer {
     ) -> Result<IssuedCredentials, ErrorReply> {
         if tenant == STRANGER {
             // It is no tenant, whatever a grant may say.
-            check::may_issue(connection, None::<Arc<Grant>>)?;
+            check::may_issue(connection, purpose, None::<Arc<Grant>>)?;
         }
-        let wish = check::wish(request)?;
-        let grant = check::may_issue(connection, self.grant(tenant, connection).await?)?;
+        let wish = check::wish(request, purpose)?;
+        let grant = check::may_issue(connection, purpose, self.grant(tenant, connection).await?)?;
         let key = SessionKey::of(&grant, purpose, wish.duration);
         let (issued, cached) = self.session(&key, &grant, purpose, &wish).await?;
         self.metrics.cache(cached);
         self.still_granted(&grant, &key, purpose, &wish).await?;
         let reply = self.sealed(purpose, &grant, &issued, request)?;
+        self.used.note(tenant, connection);
         let (requester, session) = (&wish.requester, &issued.session_name);
         tracing::info!(%tenant, %connection, %purpose, requester, session, cached, "credentials were issued");
         Ok(reply)
@@ -148,11 +151,11 @@ impl Issuer {
         purpose: Purpose,
         wish: &Wish,
     ) -> Result<(), ErrorReply> {
-        let now = check::may_issue(grant.connection, self.grant(grant.tenant, grant.connection).await?);
+        let now = check::may_issue(grant.connection, purpose, self.grant(grant.tenant, grant.connection).await?);
         match now {
             Ok(now) if SessionKey::of(&now, purpose, wish.duration) == *key => Ok(()),
             changed => {
-                self.sessions.withdraw(grant).await;
+                self.sessions.withdraw(&Withdrawal::all(grant)).await;
                 changed?;
                 let message = format!("the connection {} was just changed: try again", grant.connection);
                 Err(ErrorReply::new(ErrorCode::Unavailable, message).retry_after(100))

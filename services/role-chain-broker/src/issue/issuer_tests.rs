@@ -38,6 +38,7 @@ async fn bench(sts: FakeSts) -> Bench {
         sessions: Sessions::default(),
         chain: fixture.chain.clone(),
         seal: SealSeed::generate().unwrap(),
+        used: UsedConnections::default(),
         metrics: fixture.metrics.clone(),
     };
     Bench { fixture, book, issuer, grant, requester: SealSeed::generate().unwrap() }

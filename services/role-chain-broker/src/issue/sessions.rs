@@ -10,6 +10,7 @@ use moka::{Expiry, future::Cache, ops::compute::Op};
 
 use crate::{
     chain::ChainError,
+    grants::Withdrawal,
     sts::{Session, SessionDuration},
 };
 
@@ -105,9 +106,12 @@ impl Sessions {
         self.0.entry(key.clone()).and_compute_with(is_it).await;
     }
 
-    /// Drops all sessions of the role that the grant names.
-    pub async fn withdraw(&self, grant: &Grant) {
-        let of_grant = |key: &SessionKey| key.tenant == grant.tenant && key.role == grant.role_arn;
+    /// Drops all sessions of the role that was granted, or those of the purposes that were.
+    pub async fn withdraw(&self, withdrawal: &Withdrawal) {
+        let of_grant = |key: &SessionKey| {
+            let purpose = withdrawal.purposes.as_ref().is_none_or(|purposes| purposes.contains(&key.purpose));
+            key.tenant == withdrawal.tenant && key.role == withdrawal.role && purpose
+        };
         let keys: Vec<_> = self.0.iter().map(|(key, _)| key).filter(|key| of_grant(key)).collect();
         for key in keys {
             self.0.invalidate(&*key).await;
@@ -166,7 +170,13 @@ mod tests {
         for grant in [&mine, &others] {
             get(&sessions, &key(grant), 0, &made, 3600).await;
         }
-        sessions.withdraw(&mine).await;
+        let of_no_purpose = Withdrawal { purposes: Some(Vec::new()), ..Withdrawal::all(&mine) };
+        sessions.withdraw(&of_no_purpose).await;
+        assert!(get(&sessions, &key(&mine), 0, &made, 3600).await, "other purposes go on");
+        let of_this = Withdrawal { purposes: Some(vec![Purpose::CostRead]), ..Withdrawal::all(&mine) };
+        sessions.withdraw(&of_this).await;
+        assert!(!get(&sessions, &key(&mine), 0, &made, 3600).await);
+        sessions.withdraw(&Withdrawal::all(&mine)).await;
         assert!(get(&sessions, &key(&others), 0, &made, 3600).await);
         assert!(!get(&sessions, &key(&mine), 0, &made, 3600).await);
     }

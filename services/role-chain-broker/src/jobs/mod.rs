@@ -14,13 +14,14 @@ use contracts::{
 use messaging::{ACK_WAIT, Backoff, Bus, ConsumerSpec, Disposition, Router};
 use tokio_util::sync::CancellationToken;
 
-use crate::probe::Prober;
+use crate::{look::Looker, probe::Prober};
 
 /// What handlers of jobs need. Cheap to clone.
 #[derive(Clone)]
 pub struct Jobs {
     pub bus: Bus,
     pub prober: Arc<Prober>,
+    pub looker: Looker,
     /// How long a role that refuses us may just not have settled.
     pub settle: Duration,
     pub shutdown: CancellationToken,

@@ -1,15 +1,17 @@
 //! Verify a connection: run the probe and report its verdict with the evidence.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use contracts::{
     Timestamp,
     verification::{Fault, Verdict, VerificationReported, VerifyConnection},
 };
 use messaging::Disposition;
+use tokio::time::Instant;
 
 use super::Jobs;
 use crate::{
+    look::Sight,
     principal::PrincipalError,
     probe::{Limits, Outcome, Suspect},
 };
@@ -21,13 +23,26 @@ const A_MOMENT: Duration = Duration::from_secs(4);
 /// A principal is made within about this time.
 const PRINCIPAL: Duration = Duration::from_secs(1);
 
+/// All that is reported of a connection.
+struct Findings {
+    outcome: Outcome,
+    sight: Sight,
+}
+
+impl Findings {
+    fn without_a_call(verdict: Verdict) -> Self {
+        let outcome = Outcome { verdict, evidence: Vec::new(), in_aws: Duration::ZERO };
+        Self { outcome, sight: Sight::default() }
+    }
+}
+
 impl Jobs {
     /// Cancel: at shutdown the job is given back at once, for another instance. Failure: reported, or tried again.
     pub(super) async fn verify(&self, job: VerifyConnection) -> Disposition {
         // No call is needed to see that this is wrong.
         if job.role_arn.account() != &job.account {
             let verdict = Verdict::Failed { fault: Fault::WrongAccount };
-            return self.report_verdict(&job, Outcome { verdict, evidence: Vec::new(), in_aws: Duration::ZERO }).await;
+            return self.report_verdict(&job, Findings::without_a_call(verdict)).await;
         }
         let suspect = Suspect {
             tenant: job.tenant,
@@ -45,32 +60,36 @@ impl Jobs {
         };
         match run {
             Ok(outcome) => {
-                let left = Timestamp::now().until(job.deadline).saturating_sub(MARGIN);
-                let outcome = self.with_side_evidence(&suspect, outcome, left).await;
-                self.report_verdict(&job, outcome).await
+                let findings = self.beside(&job, &suspect, outcome).await;
+                self.report_verdict(&job, findings).await
             }
             Err(error) => self.without_principal(&job, &error).await,
         }
     }
 
-    /// Adds what is reported and decides nothing here. Trouble with it leaves it out, and the verdict waits for it but a moment.
-    async fn with_side_evidence(&self, suspect: &Suspect, mut outcome: Outcome, left: Duration) -> Outcome {
+    /// Looks for what is reported and decides nothing here. Trouble leaves it out, and the verdict waits for it but a moment.
+    async fn beside(&self, job: &VerifyConnection, suspect: &Suspect, outcome: Outcome) -> Findings {
         // Of a role that does not even hold against us there is nothing more to learn.
         if outcome.verdict != Verdict::Held {
-            return outcome;
+            return Findings { outcome, sight: Sight::default() };
         }
+        let left = Timestamp::now().until(job.deadline).saturating_sub(MARGIN);
         let began = Instant::now();
-        let by_another = tokio::time::timeout(left.min(A_MOMENT), self.prober.other_principal(suspect)).await;
+        let by = began + left.min(A_MOMENT);
+        let (by_another, sight) = tokio::join!(
+            tokio::time::timeout_at(by, self.prober.other_principal(suspect)),
+            self.looker.look(suspect, job.cost_export.as_ref(), by),
+        );
+        let mut outcome = outcome;
         outcome.evidence.extend(by_another.ok().flatten());
         outcome.in_aws += began.elapsed();
-        outcome
+        Findings { outcome, sight }
     }
 
     async fn without_principal(&self, job: &VerifyConnection, error: &PrincipalError) -> Disposition {
         if Timestamp::now().plus(MARGIN) >= job.deadline {
             tracing::warn!(tenant = %job.tenant, connection = %job.connection, %error, "nothing could be proven before the deadline");
-            let outcome = Outcome { verdict: Verdict::Indeterminate, evidence: Vec::new(), in_aws: Duration::ZERO };
-            return self.report_verdict(job, outcome).await;
+            return self.report_verdict(job, Findings::without_a_call(Verdict::Indeterminate)).await;
         }
         if !matches!(error, PrincipalError::NotReady) {
             let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
@@ -79,7 +98,8 @@ impl Jobs {
         Disposition::Later { after: PRINCIPAL }
     }
 
-    async fn report_verdict(&self, job: &VerifyConnection, outcome: Outcome) -> Disposition {
+    async fn report_verdict(&self, job: &VerifyConnection, findings: Findings) -> Disposition {
+        let Findings { outcome, sight } = findings;
         tracing::info!(tenant = %job.tenant, connection = %job.connection, cause = ?job.cause, verdict = ?outcome.verdict, "the connection was probed");
         let report = VerificationReported {
             job: job.job,
@@ -88,8 +108,8 @@ impl Jobs {
             role_arn: job.role_arn.clone(),
             verdict: outcome.verdict,
             evidence: outcome.evidence,
-            purposes: Vec::new(),
-            max_session_s: None,
+            purposes: sight.purposes,
+            max_session_s: sight.longest_session_s,
             aws_ms: u64::try_from(outcome.in_aws.as_millis()).unwrap_or(u64::MAX),
         };
         self.report(job.job, report).await

@@ -1,12 +1,15 @@
-//! The catalogue of purposes: for each, the session policy that a customer's role is narrowed to. One file for each purpose.
+//! The catalogue of purposes: what each may do in a customer's account, what it needs there, and for how long. One file for each purpose.
 //!
-//! The effective rights are what both this policy *and* the customer's role allow. A new purpose is a file here, an arm below, and a variant of
-//! `contracts::credentials::Purpose`.
+//! The effective rights are what both the purpose's session policy *and* the customer's role allow. A new purpose is a file here, an arm in
+//! [`declared`], and a variant of `contracts::credentials::Purpose`; the tests below then hold it to the rules of all purposes. What must not
+//! live here: how permissions are looked for (`look`), and who may ask (NATS, grants).
 
 mod cost_read;
 
-use contracts::{ExternalId, Partition, Region, credentials::Purpose};
+use contracts::{ExternalId, Partition, Region, RoleArn, costs::ExportLocation, credentials::Purpose};
 use serde_json::json;
+
+use crate::sts::SessionDuration;
 
 /// Longest inline session policy, in characters ([AssumeRole](https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html)).
 pub const LONGEST_POLICY: usize = 2048;
@@ -17,12 +20,95 @@ pub const DENY_ALL: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"De
 /// Where the customer template puts its roles: path and beginning of the name.
 const CUSTOMER_ROLES: &str = "role/rolebridge/rolebridge-*";
 
+/// All that there is to say about a purpose.
+#[derive(Debug)]
+pub struct Declared {
+    pub durations: Durations,
+    /// JSON: what a session of this purpose is narrowed to.
+    pub session_policy: fn(&Partition) -> String,
+    /// What the customer's role must allow for the purpose to be usable.
+    pub needs: fn(&Scope<'_>) -> Vec<Need>,
+    /// A read that changes nothing and costs nothing, and shows something of the permissions where the role may not be asked about them.
+    pub read: fn(&Scope<'_>) -> Read,
+}
+
+/// How long sessions of a purpose last.
+#[derive(Debug, Clone, Copy)]
+pub struct Durations {
+    /// When the requester does not say.
+    pub usual: SessionDuration,
+    /// However much the requester wants.
+    pub longest: SessionDuration,
+}
+
+impl Durations {
+    #[must_use]
+    pub fn of(self, wanted: Option<u32>) -> SessionDuration {
+        wanted.map_or(self.usual, |seconds| SessionDuration::clamp(Some(seconds))).min(self.longest)
+    }
+}
+
+/// What of a customer's account a purpose is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    pub partition: &'a Partition,
+    /// The cost export that the stack names.
+    pub export: Option<&'a ExportLocation>,
+}
+
+/// Actions that a role must allow on one resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    pub actions: &'static [&'static str],
+    /// An ARN, or `*` where the actions take no resource.
+    pub resource: String,
+    /// Condition keys that the real requests carry, with their values.
+    pub context: Vec<(&'static str, String)>,
+}
+
+/// A harmless read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read {
+    /// At most one name of what lies under the prefix.
+    ListObjects { bucket: String, prefix: String },
+    /// The account's legacy cost reports.
+    ReportDefinitions,
+}
+
+impl Read {
+    /// The IAM action that it needs.
+    #[must_use]
+    pub const fn action(&self) -> &'static str {
+        match self {
+            Self::ListObjects { .. } => "s3:ListBucket",
+            Self::ReportDefinitions => "cur:DescribeReportDefinitions",
+        }
+    }
+}
+
+/// What a purpose declares.
+#[must_use]
+pub const fn declared(purpose: Purpose) -> &'static Declared {
+    match purpose {
+        Purpose::CostRead => &cost_read::COST_READ,
+    }
+}
+
 /// The session policy of a purpose in a region, as JSON.
 #[must_use]
 pub fn session_policy(purpose: Purpose, region: &Region) -> String {
-    match purpose {
-        Purpose::CostRead => cost_read::session_policy(&region.partition()),
-    }
+    (declared(purpose).session_policy)(&region.partition())
+}
+
+/// The session policy of a role's look at itself: its own properties and permissions, and nothing else of the account.
+#[must_use]
+pub fn look_at_itself(role: &RoleArn) -> String {
+    json!({ "Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow",
+        "Action": ["iam:GetRole", "iam:SimulatePrincipalPolicy"],
+        "Resource": role.as_str(),
+    }]})
+    .to_string()
 }
 
 /// Any role of the customer template, in whatever account.
@@ -73,6 +159,52 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn partition(text: &str) -> Partition {
+        Partition::parse(text).unwrap()
+    }
+
+    #[test]
+    fn every_purpose_only_reads() {
+        for purpose in Purpose::ALL {
+            let policy: serde_json::Value =
+                serde_json::from_str(&(declared(purpose).session_policy)(&partition("aws"))).unwrap();
+            let statements = policy["Statement"].as_array().unwrap();
+            for action in statements.iter().flat_map(|statement| statement["Action"].as_array().unwrap()) {
+                let (_, verb) = action.as_str().unwrap().split_once(':').unwrap();
+                assert!(["Get", "List", "Describe"].iter().any(|read| verb.starts_with(read)), "{verb} is no reading");
+                assert!(!verb.contains('*'), "{verb} is a wildcard");
+            }
+        }
+    }
+
+    /// Else a purpose would be called complete that its own sessions cannot do, or the read would show another right than the purpose's.
+    #[test]
+    fn what_a_purpose_needs_and_reads_is_what_its_sessions_may() {
+        let export = ExportLocation { bucket: "acme-costs".to_owned(), prefix: "cur".to_owned() };
+        for (purpose, export) in
+            Purpose::ALL.into_iter().flat_map(|purpose| [(purpose, Some(&export)), (purpose, None)])
+        {
+            let (declared, partition) = (declared(purpose), partition("aws"));
+            let (scope, policy) = (Scope { partition: &partition, export }, (declared.session_policy)(&partition));
+            let needs = (declared.needs)(&scope);
+            let needed: Vec<&str> = needs.iter().flat_map(|need| need.actions).copied().collect();
+            for action in &needed {
+                assert!(policy.contains(&format!("\"{action}\"")), "{purpose}: {action}");
+            }
+            assert!(needed.contains(&(declared.read)(&scope).action()), "{purpose}");
+            assert!(needs.iter().all(|need| need.actions.len() <= 100), "one page of a simulation");
+            assert!(declared.durations.usual <= declared.durations.longest);
+        }
+    }
+
+    #[test]
+    fn a_purpose_may_be_shorter_than_what_sts_gives() {
+        let short = SessionDuration::clamp(Some(1800));
+        let durations = Durations { usual: SessionDuration::SHORTEST, longest: short };
+        let seconds = [None, Some(0), Some(1000), Some(43_200)].map(|wanted| durations.of(wanted).seconds());
+        assert_eq!(seconds, [900, 900, 1800, 1800]);
+    }
 
     #[test]
     fn every_policy_fits_in_every_partition() {

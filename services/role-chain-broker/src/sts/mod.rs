@@ -10,8 +10,9 @@ use std::fmt;
 
 use async_trait::async_trait;
 use aws::Failure;
+use aws_credential_types::Credentials;
 use contracts::{AccountId, ExternalId, Region, RoleArn, Timestamp};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 pub use real::RealSts;
 
@@ -51,6 +52,19 @@ pub struct Keys {
     pub secret_access_key: SecretString,
     /// Absent for the long-lived key of a user.
     pub session_token: Option<SecretString>,
+}
+
+impl Keys {
+    /// For a client that shall use these and no others.
+    pub(crate) fn for_sdk(&self) -> Credentials {
+        Credentials::new(
+            self.access_key_id.expose_secret(),
+            self.secret_access_key.expose_secret(),
+            self.session_token.as_ref().map(|token| token.expose_secret().to_owned()),
+            None,
+            "rolebridge",
+        )
+    }
 }
 
 impl fmt::Debug for Keys {

@@ -2,14 +2,12 @@
 
 use async_trait::async_trait;
 use aws::{Failure, FailureKind, Patience, SdkConfig, Unclear, classify, traced};
-use aws_credential_types::Credentials;
 use aws_sdk_sts::{
     Client,
     config::{Builder, IdentityCache},
     operation::RequestId as _,
 };
 use contracts::{AccountId, Region, Timestamp};
-use secrecy::ExposeSecret as _;
 use time::OffsetDateTime;
 
 use super::{Answer, AssumeRole, Keys, Session, Sts};
@@ -31,15 +29,8 @@ impl RealSts {
 
     /// A client that has never seen other keys and never will.
     fn client(&self, keys: &Keys, region: Option<&Region>) -> Client {
-        let credentials = Credentials::new(
-            keys.access_key_id.expose_secret(),
-            keys.secret_access_key.expose_secret(),
-            keys.session_token.as_ref().map(|token| token.expose_secret().to_owned()),
-            None,
-            "rolebridge",
-        );
         let config = Builder::from(&self.sdk)
-            .credentials_provider(credentials)
+            .credentials_provider(keys.for_sdk())
             // The shared cache would keep the keys of every client that ever was.
             .identity_cache(IdentityCache::no_cache())
             .timeout_config(self.patience.timeouts())

@@ -3,6 +3,8 @@
 // Each test program uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod trouble;
+
 use std::time::Duration;
 
 use aws_sdk_iam::Client as Iam;
@@ -10,7 +12,9 @@ use contracts::{
     AccountId, ConnectionId, ExternalId, JobId, Message, Region, RoleArn, Stream, TenantId, Timestamp,
     connection::{ConnectionState, Grant},
     tenant::{PrincipalReady, TenantCreated},
-    verification::{ConfirmDeletion, DeletionReported, VerificationReported, VerifyCause, VerifyConnection},
+    verification::{
+        ConfirmDeletion, ConnectionsUsed, DeletionReported, VerificationReported, VerifyCause, VerifyConnection,
+    },
 };
 use messaging::{Backoff, Bus, ConsumerSpec, Disposition, Router, seal::SealSeed};
 use sandbox::{AwsEmulator, NatsServer, NatsUser, Provider, ServiceProcess, Toolbox};
@@ -33,6 +37,7 @@ pub(crate) struct World {
     pub(crate) principals: mpsc::UnboundedReceiver<PrincipalReady>,
     pub(crate) verifications: mpsc::UnboundedReceiver<VerificationReported>,
     pub(crate) deletions: mpsc::UnboundedReceiver<DeletionReported>,
+    pub(crate) used: mpsc::UnboundedReceiver<ConnectionsUsed>,
     stop: CancellationToken,
     _keys: tempfile::TempDir,
 }
@@ -50,6 +55,11 @@ pub(crate) struct Tenant {
 }
 
 pub(crate) async fn world() -> World {
+    world_with(|_| Vec::new()).await
+}
+
+/// With more variables for the broker, which may replace those below.
+pub(crate) async fn world_with(more: impl FnOnce(&AwsEmulator) -> Vec<(&'static str, String)>) -> World {
     let tools = tokio::task::spawn_blocking(|| Toolbox::fetch(|_| {})).await.unwrap().unwrap();
     let (nats, emulator) = (NatsServer::start(&tools).await.unwrap(), AwsEmulator::start(&tools).await.unwrap());
     // Without IAM every refusal below would be an accident.
@@ -68,7 +78,7 @@ pub(crate) async fn world() -> World {
         registry.ensure_stream(stream).await.unwrap();
     }
     let credentials = &provider.role_chain_broker;
-    let environment = [
+    let mut environment = vec![
         ("ROLEBRIDGE_NATS_URL", nats.url()),
         ("ROLEBRIDGE_NATS_SEED_FILE", nats.seed_file(NatsUser::RoleChainBroker).display().to_string()),
         ("ROLEBRIDGE_PROVIDER_ACCOUNT", "111111111111".to_owned()),
@@ -85,11 +95,12 @@ pub(crate) async fn world() -> World {
                 .to_owned(),
         ),
     ];
+    environment.extend(more(&emulator));
     let mut broker = ServiceProcess::spawn("role-chain-broker", environment).unwrap();
     broker.wait_ready(WITHIN).await.unwrap();
     let stop = CancellationToken::new();
     let principals = hear(&registry, Stream::PrincipalEvents, "tenant-registry-principals", &stop);
-    let (verifications, deletions) = hear_reports(&registry, &stop);
+    let (verifications, deletions, used) = hear_reports(&registry, &stop);
     World {
         broker,
         registry,
@@ -100,6 +111,7 @@ pub(crate) async fn world() -> World {
         principals,
         verifications,
         deletions,
+        used,
         stop,
         _keys: keys,
     }
@@ -141,19 +153,22 @@ fn hear<T: Message>(
     told
 }
 
+type Told<T> = mpsc::UnboundedReceiver<T>;
+
 fn hear_reports(
     bus: &Bus,
     stop: &CancellationToken,
-) -> (mpsc::UnboundedReceiver<VerificationReported>, mpsc::UnboundedReceiver<DeletionReported>) {
+) -> (Told<VerificationReported>, Told<DeletionReported>, Told<ConnectionsUsed>) {
     let (router, verifications) = into(Router::new());
     let (router, deletions) = into(router);
+    let (router, used) = into(router);
     tokio::spawn(messaging::consume(
         bus.clone(),
         spec(Stream::Reports, "tenant-registry-reports"),
         router,
         stop.clone(),
     ));
-    (verifications, deletions)
+    (verifications, deletions, used)
 }
 
 impl World {
@@ -183,33 +198,44 @@ impl World {
 
     /// A role in the customer's account, named as the customer template does, that trusts `principal` under `condition`.
     pub(crate) async fn role(&self, principal: &RoleArn, condition: Value) -> RoleArn {
-        let mut statement =
-            json!({ "Effect": "Allow", "Principal": { "AWS": principal.as_str() }, "Action": "sts:AssumeRole" });
+        self.role_trusting(json!({ "AWS": principal.as_str() }), condition).await
+    }
+
+    /// A role as before, that trusts whomever a `Principal` element names.
+    pub(crate) async fn role_trusting(&self, principal: Value, condition: Value) -> RoleArn {
+        let mut statement = json!({ "Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole" });
         if !condition.is_null() {
             statement["Condition"] = condition;
         }
         let trust = json!({ "Version": "2012-10-17", "Statement": [statement] });
         let name = format!("rolebridge-{}", JobId::new());
-        let create = self.iam(CUSTOMER).create_role().role_name(name).path("/rolebridge/");
+        let create = self.iam(CUSTOMER).create_role().role_name(name).path("/rolebridge/").max_session_duration(7200);
         let made = create.assume_role_policy_document(trust.to_string()).send().await.unwrap();
         RoleArn::parse(made.role().unwrap().arn()).unwrap()
     }
 
+    /// Waits until there is the principal that is no tenant's.
+    pub(crate) async fn stranger(&self) {
+        let began = std::time::Instant::now();
+        while !self.broker.log_text().contains("the principal for probes by another stands") {
+            assert!(began.elapsed() < WITHIN, "it does not stand:\n{}", self.broker.log_text());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Gives the customer's role an inline policy of these statements.
+    pub(crate) async fn allow(&self, role: &RoleArn, statements: Value) {
+        let policy = json!({ "Version": "2012-10-17", "Statement": statements }).to_string();
+        let put = self.iam(CUSTOMER).put_role_policy().role_name(role.name()).policy_name("test");
+        put.policy_document(policy).send().await.unwrap();
+    }
+
     /// Has the role verified, and gives the report.
     pub(crate) async fn verify(&mut self, tenant: TenantId, role: &RoleArn, id: &ExternalId) -> VerificationReported {
-        let job = VerifyConnection {
-            job: JobId::new(),
-            tenant,
-            connection: ConnectionId::new(),
-            cause: VerifyCause::Callback,
-            role_arn: role.clone(),
-            external_id: id.clone(),
-            account: role.account().clone(),
-            region: Region::parse(REGION).unwrap(),
-            retired_external_id: None,
-            cost_export: None,
-            deadline: Timestamp::now().plus(WITHIN),
-        };
+        self.verify_as(verify_job(tenant, role, id)).await
+    }
+
+    pub(crate) async fn verify_as(&mut self, job: VerifyConnection) -> VerificationReported {
         self.publish(job.clone()).await;
         let report = Self::next(&self.broker, &mut self.verifications).await;
         assert_eq!((report.job, report.connection), (job.job, job.connection));
@@ -237,6 +263,22 @@ impl World {
             reqwest::Client::builder().no_proxy().build().unwrap().get(url).send().await.unwrap().text().await.unwrap();
         let of_labels = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
         text.lines().filter(of_labels).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+}
+
+pub(crate) fn verify_job(tenant: TenantId, role: &RoleArn, id: &ExternalId) -> VerifyConnection {
+    VerifyConnection {
+        job: JobId::new(),
+        tenant,
+        connection: ConnectionId::new(),
+        cause: VerifyCause::Callback,
+        role_arn: role.clone(),
+        external_id: id.clone(),
+        account: role.account().clone(),
+        region: Region::parse(REGION).unwrap(),
+        retired_external_id: None,
+        cost_export: None,
+        deadline: Timestamp::now().plus(WITHIN),
     }
 }
 
