@@ -108,12 +108,16 @@ impl AddressRules {
         }
         let url = Url::parse(text).map_err(|_| AddressError::Malformed)?;
         // `https://@host/` names no user, but nobody who means well writes it; the parser forgets it.
-        let authority = text.split_once("://").and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
-        if authority.is_some_and(|authority| authority.contains('@')) {
+        let authority = authority(text, &url);
+        if has_user(&url) || authority.is_some_and(|authority| authority.contains('@')) {
             return Err(AddressError::UserInfo);
         }
         if !self.sandbox.as_ref().is_some_and(|origin| origin.is_of(&url)) {
             check_aws(&url, stack)?;
+        }
+        // The parser reads `https:host/` and `https:///host/` as `https://host/`; other programs do not.
+        if authority.is_none_or(str::is_empty) {
+            return Err(AddressError::Malformed);
         }
         Ok(AnswerAddress(text.to_owned().into()))
     }
@@ -136,6 +140,12 @@ fn check_aws(url: &Url, stack: &StackId) -> Result<(), AddressError> {
         return Err(AddressError::Fragment);
     }
     if url.path().len() <= 1 { Err(AddressError::NoObject) } else { Ok(()) }
+}
+
+/// What stands between `scheme://` and the path, as it is written.
+fn authority<'t>(text: &'t str, url: &Url) -> Option<&'t str> {
+    let rest = text.get(url.scheme().len()..)?.strip_prefix("://")?;
+    rest.split(['/', '?', '#']).next()
 }
 
 fn has_user(url: &Url) -> bool {
@@ -226,6 +236,10 @@ mod tests {
             (format!("https://user@{BUCKET}.s3.eu-central-1.amazonaws.com{PATH}"), UserInfo),
             (format!("https://user:password@{BUCKET}.s3.eu-central-1.amazonaws.com{PATH}"), UserInfo),
             (format!("https://:password@{BUCKET}.s3.eu-central-1.amazonaws.com{PATH}"), UserInfo),
+            (format!("https:user@{BUCKET}.s3.eu-central-1.amazonaws.com{PATH}"), UserInfo),
+            (format!("https:{BUCKET}.s3.eu-central-1.amazonaws.com{PATH}"), Malformed),
+            (format!("https:///{BUCKET}.s3.eu-central-1.amazonaws.com{PATH}"), Malformed),
+            (format!("https:/{BUCKET}.s3.eu-central-1.amazonaws.com/x?://y"), Malformed),
             (format!("https://{BUCKET}.s3.eu-central-1.amazonaws.com:8443{PATH}"), Port),
             (format!("https://{BUCKET}.s3.eu-central-1.amazonaws.com:80{PATH}"), Port),
             (format!("http://{BUCKET}.s3.eu-central-1.amazonaws.com{PATH}"), NotHttps),
