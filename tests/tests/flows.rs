@@ -7,15 +7,15 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use client::{Client, IssueError};
+use client::Client;
 use common::{
     ANSWERS, Launched, PATIENCE, PREFIX, World,
     crafted::{self, Crafted},
+    looks::{audit, job, refusal},
     sqs, until,
 };
 use contracts::{
-    ConnectionId, ErrorCode, PageRequest, Stream, TenantId,
-    audit::ListAudit,
+    ConnectionId, ErrorCode, Stream, TenantId,
     connection::{Connection, ConnectionState},
     costs::{Amount, ExportLocation},
     credentials::{Purpose, SealedCredentials},
@@ -54,24 +54,11 @@ async fn connect(world: &mut World, name: &str, file: &[u8]) -> (Launched, Conne
     (launched, connection)
 }
 
-async fn job(world: &World) -> Client {
-    let bus = world.system.bus(NatsUser::Job).await.expect("a job connects");
-    Client::new(bus, world.system.sealing_key().clone(), "flows").expect("a client")
-}
-
 async fn identity(world: &World, credentials: &SealedCredentials) -> sandbox::CallerIdentity {
     let token = credentials.session_token.expose().to_owned();
     let secret = credentials.secret_access_key.expose();
     let key = aws_credential_types::Credentials::new(&credentials.access_key_id, secret, Some(token), None, "flows");
     world.system.emulator.caller_identity(REGION, key).await.expect("the credentials are good")
-}
-
-fn refusal(result: Result<impl Sized, IssueError>) -> ErrorCode {
-    match result {
-        Err(IssueError::Request(error)) => error.refusal().expect("a refusal").code,
-        Err(error) => panic!("no refusal: {error}"),
-        Ok(_) => panic!("credentials were issued"),
-    }
 }
 
 /// Types of all events of the tenant, in the order in which the streams took them.
@@ -94,11 +81,6 @@ async fn events(world: &World, tenant: TenantId) -> Vec<String> {
         }
     }
     all.into_values().collect()
-}
-
-async fn audit(world: &World, tenant: TenantId) -> Vec<(String, String)> {
-    let page = world.bus.request::<ListAudit>(ListAudit::subject(tenant), &PageRequest::default(), PATIENCE).await;
-    page.expect("the audit log").items.into_iter().map(|entry| (entry.actor, entry.action)).collect()
 }
 
 async fn costs_ingested(world: &World, tenant: TenantId) {

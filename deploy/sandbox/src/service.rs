@@ -130,6 +130,11 @@ impl ServiceProcess {
         self.process.as_mut().is_some_and(|process| matches!(process.status(), Ok(None)))
     }
 
+    /// Gives it another variable (or another value) from its next start on.
+    pub fn set_variable(&mut self, name: &str, value: impl Into<OsString>) {
+        self.environment.insert(name.into(), value.into());
+    }
+
     /// Starts it again with the same environment, port and log; one that still runs is killed first.
     ///
     /// # Errors

@@ -56,6 +56,18 @@ impl Crafted {
         Self { request, address }
     }
 
+    /// The same, to be answered at `url`.
+    pub(crate) fn at(mut self, url: &str) -> Self {
+        self.request["ResponseURL"] = url.into();
+        self
+    }
+
+    /// The same, with another `ResourceProperties` entry.
+    pub(crate) fn property(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.request["ResourceProperties"][name] = value.into();
+        self
+    }
+
     /// What the emulator noted of answers to this request: it knows no such address, and says so each time.
     pub(crate) fn answers(&self, system: &System) -> Vec<String> {
         let log = system.emulator.log_text();

@@ -13,17 +13,21 @@ fn authorization(account: &str, service: &str) -> String {
     )
 }
 
-async fn call(system: &System, action: &str, body: Value) -> Value {
-    let response = http()
+async fn send(system: &System, account: &str, action: &str, body: &Value) -> reqwest::Response {
+    http()
         .post(system.emulator.endpoint())
-        .header("Authorization", authorization(system.provider.account.id(), "sqs"))
+        .header("Authorization", authorization(account, "sqs"))
         .header("X-Amz-Date", "20260101T000000Z")
         .header("X-Amz-Target", format!("AmazonSQS.{action}"))
         .header("Content-Type", "application/x-amz-json-1.0")
         .body(body.to_string())
         .send()
         .await
-        .expect("SQS answers");
+        .expect("SQS answers")
+}
+
+async fn call(system: &System, action: &str, body: Value) -> Value {
+    let response = send(system, system.provider.account.id(), action, &body).await;
     assert!(response.status().is_success(), "{action}: {}", response.status());
     serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON")
 }
@@ -46,15 +50,26 @@ async fn counts(system: &System, url: &str) -> u64 {
     names.into_iter().map(count).sum()
 }
 
+/// Puts `body` into the callback queue, past the topic, as the root of `account`; whether SQS took it.
+pub(crate) async fn put_in(system: &System, account: &str, body: &str) -> bool {
+    let request = json!({"QueueUrl": system.provider.queue_url, "MessageBody": body});
+    send(system, account, "SendMessage", &request).await.status().is_success()
+}
+
 /// Publishes a CloudFormation request to the callback topic, as the root of `account`.
 pub(crate) async fn publish(system: &System, account: &Account, request: &Value) {
+    publish_text(system, account, &request.to_string()).await;
+}
+
+/// Publishes any text to the callback topic, as the root of `account`.
+pub(crate) async fn publish_text(system: &System, account: &Account, message: &str) {
     let form = url::form_urlencoded::Serializer::new(String::new())
         .extend_pairs([
             ("Action", "Publish"),
             ("Version", "2010-03-31"),
             ("TopicArn", &system.provider.topic_arn),
             ("Subject", "AWS CloudFormation custom resource request"),
-            ("Message", &request.to_string()),
+            ("Message", message),
         ])
         .finish();
     let response = http()

@@ -1,0 +1,151 @@
+//! AWS in trouble: stands between a service and the emulator, and spoils what is asked of STS.
+//!
+//! Requests are handed on byte for byte (the Host header is signed), one a connection. Only `AssumeRole` is spoiled, so that services still start.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+/// What may become of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    Throttled,
+    ServerError,
+    /// The connection ends without a word.
+    Reset,
+    /// Status 200, and what is no answer of STS.
+    Garbage,
+    /// STS has done it, and half of its answer arrives.
+    CutReply,
+}
+
+impl Fault {
+    pub const ALL: [Self; 5] = [Self::Throttled, Self::ServerError, Self::Reset, Self::Garbage, Self::CutReply];
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    /// Calls of `AssumeRole` that are still to be spoiled.
+    left: usize,
+    spoiled: BTreeMap<Fault, usize>,
+}
+
+/// A listening proxy; it ends with the runtime that started it.
+#[derive(Debug, Clone)]
+pub struct FaultyAws {
+    address: SocketAddr,
+    plan: Arc<Mutex<Plan>>,
+}
+
+impl FaultyAws {
+    /// In front of `upstream` (`http://host:port`); the first `spoiled` calls of `AssumeRole` fail, each in the next way of [`Fault::ALL`].
+    ///
+    /// # Errors
+    /// No port, or `upstream` is no such URL.
+    pub async fn start(upstream: &str, spoiled: usize) -> Result<Self> {
+        let upstream: SocketAddr =
+            upstream.strip_prefix("http://").context("an http URL")?.trim_end_matches('/').parse()?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let plan = Arc::new(Mutex::new(Plan { left: spoiled, spoiled: BTreeMap::new() }));
+        let shared = plan.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // A connection that breaks is what this is for.
+                let plan = shared.clone();
+                tokio::spawn(async move { drop(serve(stream, upstream, &plan).await) });
+            }
+        });
+        Ok(Self { address, plan })
+    }
+
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// How many calls were spoiled, by how.
+    #[must_use]
+    pub fn spoiled(&self) -> BTreeMap<Fault, usize> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).spoiled.clone()
+    }
+}
+
+async fn serve(mut client: TcpStream, upstream: SocketAddr, plan: &Mutex<Plan>) -> Result<()> {
+    let request = read_request(&mut client).await?;
+    let fault = String::from_utf8_lossy(&request).contains("Action=AssumeRole").then(|| next(plan)).flatten();
+    let answer = match fault {
+        None => forward(&request, upstream).await?,
+        Some(Fault::Reset) => return Ok(()),
+        Some(Fault::CutReply) => {
+            let whole = forward(&request, upstream).await?;
+            whole.get(..whole.len() * 2 / 3).unwrap_or_default().to_vec()
+        }
+        Some(Fault::Throttled) => error_answer("400 Bad Request", "Throttling", "Rate exceeded"),
+        Some(Fault::ServerError) => error_answer("503 Service Unavailable", "ServiceUnavailable", "try later"),
+        Some(Fault::Garbage) => plain_answer("200 OK", "<html>It works!</html>"),
+    };
+    client.write_all(&answer).await?;
+    Ok(client.shutdown().await?)
+}
+
+fn next(plan: &Mutex<Plan>) -> Option<Fault> {
+    let mut plan = plan.lock().unwrap_or_else(PoisonError::into_inner);
+    plan.left = plan.left.checked_sub(1)?;
+    let done: usize = plan.spoiled.values().sum();
+    let fault = *Fault::ALL.get(done % Fault::ALL.len())?;
+    *plan.spoiled.entry(fault).or_default() += 1;
+    Some(fault)
+}
+
+/// One request, with a body of the length that it names.
+async fn read_request(client: &mut TcpStream) -> Result<Vec<u8>> {
+    let mut request = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        let read = client.read(&mut part).await?;
+        anyhow::ensure!(read > 0, "the client left");
+        request.extend_from_slice(part.get(..read).unwrap_or_default());
+        let Some(head) = request.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        let text = String::from_utf8_lossy(request.get(..head).unwrap_or_default()).to_ascii_lowercase();
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+        if request.len() >= head + 4 + length.unwrap_or_default() {
+            return Ok(request);
+        }
+    }
+}
+
+/// Asks upstream on a connection of its own, which ends with the answer.
+async fn forward(request: &[u8], upstream: SocketAddr) -> Result<Vec<u8>> {
+    let mut server = TcpStream::connect(upstream).await?;
+    let line = request.windows(2).position(|window| window == b"\r\n").context("a request line")? + 2;
+    let (first, rest) = request.split_at(line);
+    // Not among the signed headers.
+    server.write_all(&[first, b"Connection: close\r\n", rest].concat()).await?;
+    let mut answer = Vec::new();
+    server.read_to_end(&mut answer).await?;
+    Ok(answer)
+}
+
+fn error_answer(status: &str, code: &str, message: &str) -> Vec<u8> {
+    let body = format!(
+        r#"<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>spoiled</RequestId></ErrorResponse>"#
+    );
+    plain_answer(status, &body)
+}
+
+fn plain_answer(status: &str, body: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/xml\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
