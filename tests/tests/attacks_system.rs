@@ -137,7 +137,7 @@ async fn attack_32_hostile_exports_in_customers_buckets_are_refused_whole_with_t
             "leaves the export's prefix",
         ),
         (
-            vec![(good, NOVEMBER.to_vec()), (MANIFEST, manifest("836060457635", &[good]))],
+            vec![(good, NOVEMBER.to_vec()), (MANIFEST, manifest(&own(3), "836060457635", &[good]))],
             "account is not the connection's",
         ),
         (
