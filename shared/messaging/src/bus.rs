@@ -8,7 +8,10 @@ use async_nats::{
     jetstream::{self, context::CreateKeyValueErrorKind, kv},
 };
 
-use crate::{ConnectError, NatsConfig, connection::Watcher};
+use crate::{
+    ConnectError, NatsConfig,
+    connection::{Denials, Watcher},
+};
 
 /// A connection. Cheap to clone; all clones share it.
 #[derive(Debug, Clone)]
@@ -17,6 +20,7 @@ pub struct Bus {
     pub(crate) jetstream: jetstream::Context,
     pub(crate) replicas: usize,
     pub(crate) user: Arc<str>,
+    pub(crate) denials: Denials,
 }
 
 /// An operation on streams or buckets that the server refused or did not answer.
@@ -47,7 +51,8 @@ impl Bus {
     /// # Errors
     /// When the seed file is no good, or the server is not there or refuses us. Later losses are reconnected without end.
     pub async fn connect(config: &NatsConfig, user: &str) -> Result<Self, ConnectError> {
-        let watcher = Watcher::new();
+        let denials = Denials::new();
+        let watcher = Watcher::new(denials.clone());
         let options = config.options(user)?.event_callback(move |event| {
             watcher.saw(&event);
             std::future::ready(())
@@ -55,7 +60,7 @@ impl Bus {
         let connect_error = |source| ConnectError::Connect { url: config.display_url(), source };
         let client = options.connect(config.nats_url.as_str()).await.map_err(connect_error)?;
         let jetstream = jetstream::new(client.clone());
-        Ok(Self { client, jetstream, replicas: usize::from(config.nats_replicas), user: user.into() })
+        Ok(Self { client, jetstream, replicas: usize::from(config.nats_replicas), user: user.into(), denials })
     }
 
     /// Whether the connection stands at this moment.

@@ -16,6 +16,10 @@ pub enum RequestError {
     Refused(ErrorReply),
     #[error("nobody serves {subject}: check that {service} runs and that this user may ask it")]
     NoResponders { subject: String, service: &'static str },
+    #[error(
+        "NATS user {user} may not publish on {subject}: ask whoever keeps the server for the permission (deploy/nats/README.md), or be another user (ROLEBRIDGE_NATS_USER, ROLEBRIDGE_NATS_SEED_FILE)"
+    )]
+    Denied { subject: String, user: String },
     #[error("{service} did not answer within {waited_ms} ms on {subject}")]
     TimedOut { subject: String, service: &'static str, waited_ms: u128 },
     #[error("the request to {subject} could not be sent")]
@@ -74,7 +78,14 @@ impl Bus {
         }
         let asked = Request::new().payload(payload.into()).headers(headers).timeout(Some(timeout));
         let name = subject.as_str().to_owned();
-        let reply = self.client.send_request(name.clone(), asked).await.map_err(|source| match source.kind() {
+        let mut denials = self.denials.listen();
+        let sent = tokio::select! {
+            sent = self.client.send_request(name.clone(), asked) => sent,
+            () = denials.denied(&name) => {
+                return Err(RequestError::Denied { subject: name, user: self.user.to_string() });
+            }
+        };
+        let reply = sent.map_err(|source| match source.kind() {
             RequestErrorKind::NoResponders => RequestError::NoResponders { subject: name, service: E::SERVICE },
             RequestErrorKind::TimedOut => {
                 RequestError::TimedOut { subject: name, service: E::SERVICE, waited_ms: timeout.as_millis() }

@@ -314,3 +314,20 @@ async fn discovery_shows_the_endpoints_with_their_schemas() {
     assert_eq!(schema["additionalProperties"], false);
     token.cancel();
 }
+
+#[tokio::test]
+async fn a_request_that_is_not_allowed_fails_at_once_and_says_who_may_not_what() {
+    let server = server().await;
+    let job = bus(&server, NatsUser::Job).await;
+    let request = CreateTenantRequest { name: "acme".to_owned(), idempotency_key: None };
+    let ask = || job.request::<CreateTenant>(CreateTenant::subject(), &request, Duration::from_secs(60));
+    let start = std::time::Instant::now();
+    // Many at once are each told.
+    for asked in futures::future::join_all((0..20).map(|_| ask())).await {
+        let error = asked.unwrap_err();
+        assert!(matches!(error, RequestError::Denied { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("user job may not publish on rolebridge.rpc.v1.tenants.create"), "{text}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(20), "at once, and not at the timeout");
+}
