@@ -1,5 +1,7 @@
 //! What an operator sets. Parsed once, here; the rest of the program takes the types.
 
+mod watch;
+
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use contracts::{AccountId, Region, TopicArn};
@@ -8,6 +10,8 @@ use runtime::HttpConfig;
 use secrecy::{ExposeSecret, SecretString};
 use telemetry::LogConfig;
 use url::Url;
+
+pub use watch::{WatchConfig, Watching};
 
 /// Owns tenants, enrollments and connections: who may connect what, and what is true of it.
 #[derive(Debug, Clone, clap::Parser)]
@@ -40,6 +44,9 @@ pub struct Config {
     pub verify_deadline: u64,
 
     #[command(flatten)]
+    pub watch: WatchConfig,
+
+    #[command(flatten)]
     pub nats: NatsConfig,
 
     #[command(flatten)]
@@ -57,6 +64,7 @@ impl Config {
             topics: self.topic_arns.clone(),
             template: self.template_url.clone(),
             verify_within: Duration::from_secs(self.verify_deadline),
+            watch: self.watch.watching(),
         }
     }
 }
@@ -68,6 +76,7 @@ pub struct Rules {
     pub topics: Topics,
     pub template: Url,
     pub verify_within: Duration,
+    pub watch: Watching,
 }
 
 /// One topic for each region; at least one.

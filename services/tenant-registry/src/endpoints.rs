@@ -3,7 +3,7 @@
 use contracts::{
     ErrorCode, ErrorReply,
     audit::{ExportAudit, ListAudit},
-    connection::{GetConnection, ListConnections, RevokeConnection},
+    connection::{GetConnection, ListConnections, RevokeConnection, VerifyConnectionNow},
     enrollment::{
         CancelEnrollment, CancelRotation, CreateEnrollment, GetEnrollment, ListEnrollments, RotateExternalId,
     },
@@ -75,6 +75,7 @@ pub(crate) async fn serve(bus: &Bus, registry: &Registry) -> Result<EndpointServ
         GetConnection(tenant, connection) => |registry, _request| registry.get_connection(tenant, connection);
         ListConnections(tenant) => |registry, request| registry.list_connections(tenant, request);
         RevokeConnection(tenant, connection) => |registry, request| registry.revoke_connection(tenant, connection, &request.reason);
+        VerifyConnectionNow(tenant, connection) => |registry, _request| registry.verify_connection(tenant, connection);
         ListAudit(tenant) => |registry, request| registry.list_audit(tenant, request);
         ExportAudit() => |registry, request| registry.export_audit(request);
     ))

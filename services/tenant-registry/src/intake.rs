@@ -9,7 +9,7 @@ use contracts::{
     Message as _, Stream,
     callback::CallbackReceived,
     tenant::PrincipalReady,
-    verification::{DeletionReported, VerificationReported},
+    verification::{ConnectionsUsed, DeletionReported, VerificationReported},
 };
 use messaging::{ACK_WAIT, Backoff, ConsumerSpec, Disposition, Router};
 
@@ -39,7 +39,7 @@ pub(crate) fn callbacks(registry: Registry) -> (ConsumerSpec, Router) {
 }
 
 pub(crate) fn reports(registry: Registry) -> (ConsumerSpec, Router) {
-    let for_deletions = registry.clone();
+    let (for_deletions, for_uses) = (registry.clone(), registry.clone());
     let router = Router::new()
         .on::<VerificationReported, _, _>(move |event, _| {
             let registry = registry.clone();
@@ -48,6 +48,10 @@ pub(crate) fn reports(registry: Registry) -> (ConsumerSpec, Router) {
         .on::<DeletionReported, _, _>(move |event, _| {
             let registry = for_deletions.clone();
             async move { disposition(registry.deletion_reported(&event.data).await) }
+        })
+        .on::<ConnectionsUsed, _, _>(move |event, _| {
+            let registry = for_uses.clone();
+            async move { disposition(registry.connections_used(&event.data).await) }
         });
     (spec(Stream::Reports, "tenant-registry-reports", &[Stream::Reports.subjects()]), router)
 }

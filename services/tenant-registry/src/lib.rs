@@ -15,6 +15,7 @@ pub mod damping;
 pub mod decide;
 mod endpoints;
 pub mod entity;
+pub mod fatal;
 pub mod flow;
 mod intake;
 pub mod metrics;
@@ -27,7 +28,12 @@ pub mod schedule;
 pub mod state;
 pub mod store;
 
-use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use contracts::{Stream, Timestamp};
 use messaging::{Bus, BusError, ConnectError, ConsumerSpec, Router};
@@ -37,7 +43,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
-use flow::Registry;
+use flow::{Registry, watch::BATCH};
 use relay::Relay;
 use store::{OpenError, Store};
 
@@ -58,9 +64,12 @@ const STREAMS: [Stream; 10] = [
     Stream::DeadLetters,
 ];
 
-/// How often overdue jobs are looked for, and how often the parts are asked whether they are well.
+/// How often overdue jobs are looked for, how often connections that are due, how often these are counted, and how often the parts are asked whether
+/// they are well.
 const SWEEP: Duration = Duration::from_secs(5);
-const WATCH: Duration = Duration::from_secs(2);
+const WATCH: Duration = Duration::from_secs(1);
+const COUNT: Duration = Duration::from_secs(15);
+const HEALTH: Duration = Duration::from_secs(2);
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -111,9 +120,12 @@ pub async fn run(config: Config, telemetry: Telemetry, shutdown: CancellationTok
     });
     let relay = Relay::new(store.clone(), Arc::new(bus.clone()), registry.metrics.clone());
     supervisor.spawn("outbox relay", relay.run(async move { while idle.recv().await.is_some() {} }));
+    supervisor.spawn("watch", watch(registry.clone(), supervisor.token(), working.clone()));
     supervisor.spawn("sweep", sweep(registry, supervisor.token(), working));
-    supervisor
-        .spawn("watch", watch(bus.clone(), store, health.part("nats"), health.part("database"), supervisor.token()));
+    supervisor.spawn(
+        "health",
+        keep_health(bus.clone(), store, health.part("nats"), health.part("database"), supervisor.token()),
+    );
     supervisor.spawn("http", server.serve(health, move || telemetry.prometheus(), supervisor.token()));
 
     let ended = supervisor.finish(config.http.grace()).await;
@@ -138,8 +150,35 @@ async fn sweep(
     }
 }
 
-/// Keeps readiness true to the connection and the database.
+/// Has connections probed when their time has come. Cancel: after the order in hand. Failure: tried again a second later; what was due stays due.
 async fn watch(
+    registry: Registry,
+    shutdown: CancellationToken,
+    _working: mpsc::Sender<Infallible>,
+) -> Result<(), Infallible> {
+    let mut counted: Option<Instant> = None;
+    loop {
+        let full = match registry.watch_round(Timestamp::now()).await {
+            Ok(round) => !round.exhausted && round.ordered >= usize::try_from(BATCH).unwrap_or(usize::MAX),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "connections that are due could not be probed");
+                false
+            }
+        };
+        if counted.is_none_or(|at| at.elapsed() >= COUNT) {
+            registry.measure_watch(Timestamp::now()).await;
+            counted = Some(Instant::now());
+        }
+        let pause = if full { Duration::ZERO } else { WATCH };
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Keeps readiness true to the connection and the database.
+async fn keep_health(
     bus: Bus,
     store: Store,
     nats: Part,
@@ -161,7 +200,7 @@ async fn watch(
         }
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(WATCH) => {}
+            () = tokio::time::sleep(HEALTH) => {}
         }
     }
 }

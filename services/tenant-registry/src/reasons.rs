@@ -2,7 +2,10 @@
 //!
 //! None names another tenant, and none shows an external ID, a token or a role ARN: the reader knows their own.
 
-use contracts::{AccountId, Region, verification::Fault};
+use contracts::{
+    AccountId, Region,
+    verification::{Fault, PurposeEvidence, PurposeOutcome},
+};
 
 /// Why a callback is answered FAILED.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -158,6 +161,29 @@ pub const fn fault_text(fault: Fault) -> &'static str {
     }
 }
 
+/// Actions that a sentence names; the rest are counted.
+const NAMED_ACTIONS: usize = 6;
+
+/// Which permissions a role lacks, and what is to be done.
+#[must_use]
+pub fn lacking_text(looks: &[PurposeEvidence]) -> String {
+    let lacking = |look: &PurposeEvidence| {
+        let mut actions = look.missing.iter().take(NAMED_ACTIONS).cloned().collect::<Vec<_>>().join(", ");
+        match look.missing.len().saturating_sub(NAMED_ACTIONS) {
+            0 if actions.is_empty() => "what it reads".clone_into(&mut actions),
+            0 => {}
+            more => actions.push_str(&format!(" and {more} more")),
+        }
+        format!("{} ({actions})", look.purpose)
+    };
+    let lacking: Vec<_> = looks.iter().filter(|look| look.outcome == PurposeOutcome::Missing).map(lacking).collect();
+    format!(
+        "The role denies what the provider's purposes need: {}. Nothing is given out for them until it is allowed. Launch the provider's template \
+         unchanged, or allow these actions in the role's policy, and see to it that no bucket policy denies them.",
+        lacking.join("; ")
+    )
+}
+
 /// Why a revoked connection ended, when its stack ended it.
 pub const STACK_DELETED: &str = "The customer deleted the stack, and its role refuses us.";
 
@@ -198,6 +224,9 @@ mod tests {
             Refusal::Faulty(Fault::OpenWithRandomId),
             Refusal::Faulty(Fault::WrongAccount),
             Refusal::Faulty(Fault::OpenWithRetiredId),
+            Refusal::Faulty(Fault::OpenToOtherPrincipal),
+            Refusal::Faulty(Fault::LongSessions),
+            Refusal::Faulty(Fault::PermissionsMissing),
         ]
     }
 

@@ -23,7 +23,7 @@ pub enum Trigger {
     RoleTaken,
     /// A purpose's permissions are missing.
     PermissionsMissing,
-    /// Every purpose's permissions are there.
+    /// Every purpose's permissions are there again.
     PermissionsComplete,
     /// A report: the deleted stack's role refuses us.
     StackGone,
@@ -37,6 +37,7 @@ pub enum Announcement {
     Registered,
     Verified,
     Rejected,
+    Degraded,
     Insecure,
     Disconnected,
     Revoked,
@@ -46,17 +47,12 @@ pub enum Announcement {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
     pub to: ConnectionState,
-    /// Absent where only the grant tells (to and from `degraded`).
-    pub announce: Option<Announcement>,
+    pub announce: Announcement,
 }
 
 impl Step {
     const fn announced(to: ConnectionState, announce: Announcement) -> Self {
-        Self { to, announce: Some(announce) }
-    }
-
-    const fn quiet(to: ConnectionState) -> Self {
-        Self { to, announce: None }
+        Self { to, announce }
     }
 }
 
@@ -80,8 +76,11 @@ pub const fn step(state: ConnectionState, trigger: Trigger) -> Option<Step> {
         (S::Verifying, _) => None,
         (_, T::Faulted(fault)) => worsened(state, fault),
         (S::Insecure | S::Disconnected, T::Held) => Some(Step::announced(S::Verified, Announcement::Verified)),
-        (S::Verified, T::PermissionsMissing) => Some(Step::quiet(S::Degraded)),
-        (S::Degraded, T::PermissionsComplete) => Some(Step::quiet(S::Verified)),
+        // A degraded one for which other purposes are missing than before is told of again.
+        (S::Verified | S::Degraded, T::PermissionsMissing) => {
+            Some(Step::announced(S::Degraded, Announcement::Degraded))
+        }
+        (S::Degraded, T::PermissionsComplete) => Some(Step::announced(S::Verified, Announcement::Verified)),
         _ => None,
     }
 }
@@ -97,8 +96,9 @@ const fn worsened(state: ConnectionState, fault: Fault) -> Option<Step> {
         | Fault::WrongAccount
         | Fault::OpenWithRetiredId
         | Fault::OpenToOtherPrincipal
-        | Fault::LongSessions
-        | Fault::PermissionsMissing => Step::announced(S::Insecure, Announcement::Insecure),
+        | Fault::LongSessions => Step::announced(S::Insecure, Announcement::Insecure),
+        // Its trust holds.
+        Fault::PermissionsMissing => return None,
     };
     match (state, step.to) {
         (S::Insecure, S::Insecure) | (S::Disconnected, S::Disconnected) => None,
@@ -128,13 +128,17 @@ mod tests {
         ConnectionState::Disconnected,
         ConnectionState::Revoked,
     ];
-    const TRIGGERS: [Trigger; 12] = [
+    const TRIGGERS: [Trigger; 16] = [
         Trigger::VerificationStarted,
         Trigger::Held,
         Trigger::Faulted(Fault::Refused),
         Trigger::Faulted(Fault::OpenWithoutId),
         Trigger::Faulted(Fault::OpenWithRandomId),
         Trigger::Faulted(Fault::WrongAccount),
+        Trigger::Faulted(Fault::OpenWithRetiredId),
+        Trigger::Faulted(Fault::OpenToOtherPrincipal),
+        Trigger::Faulted(Fault::LongSessions),
+        Trigger::Faulted(Fault::PermissionsMissing),
         Trigger::Undecided,
         Trigger::RoleTaken,
         Trigger::PermissionsMissing,
@@ -155,16 +159,17 @@ mod tests {
     fn every_step_leads_elsewhere_and_announces_what_it_led_to() {
         for (state, trigger) in pairs() {
             let Some(step) = step(state, trigger) else { continue };
-            assert_ne!(step.to, state, "{state} + {trigger:?}");
-            let expected = match (state, step.to) {
-                (_, ConnectionState::Verifying) => Some(Announcement::Registered),
-                (ConnectionState::Degraded, ConnectionState::Verified) | (_, ConnectionState::Degraded) => None,
-                (_, ConnectionState::Verified) => Some(Announcement::Verified),
-                (_, ConnectionState::Rejected) => Some(Announcement::Rejected),
-                (_, ConnectionState::Insecure) => Some(Announcement::Insecure),
-                (_, ConnectionState::Disconnected) => Some(Announcement::Disconnected),
-                (_, ConnectionState::Revoked) => Some(Announcement::Revoked),
-                (_, ConnectionState::Registered) => panic!("{state} + {trigger:?} leads back to the beginning"),
+            let told_again = (state, trigger) == (ConnectionState::Degraded, Trigger::PermissionsMissing);
+            assert_eq!(step.to == state, told_again, "{state} + {trigger:?}");
+            let expected = match step.to {
+                ConnectionState::Verifying => Announcement::Registered,
+                ConnectionState::Verified => Announcement::Verified,
+                ConnectionState::Rejected => Announcement::Rejected,
+                ConnectionState::Degraded => Announcement::Degraded,
+                ConnectionState::Insecure => Announcement::Insecure,
+                ConnectionState::Disconnected => Announcement::Disconnected,
+                ConnectionState::Revoked => Announcement::Revoked,
+                ConnectionState::Registered => panic!("{state} + {trigger:?} leads back to the beginning"),
             };
             assert_eq!(step.announce, expected, "{state} + {trigger:?}");
         }

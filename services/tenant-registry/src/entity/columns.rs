@@ -138,6 +138,13 @@ impl At {
     pub fn now() -> Self {
         Self(Timestamp::now())
     }
+
+    /// The inverse of [`milliseconds`]; what is beyond the calendar is its end.
+    #[must_use]
+    pub fn from_milliseconds(ms: i64) -> Self {
+        let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
+        Self(instant.unwrap_or(time::PrimitiveDateTime::MAX.assume_utc()).into())
+    }
 }
 
 /// Milliseconds since 1970; instants that do not fit (290 million years) are the last one that does.

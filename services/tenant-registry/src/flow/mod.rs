@@ -4,10 +4,11 @@
 //! |---|---|
 //! | [`callbacks`] | a stack's Create, Update, Delete: duplicates, strangers, and who goes on to |
 //! | [`register`], [`update`], [`delete`] | the three kinds of request |
-//! | [`reports`] | the broker's findings, and the silence after a deadline |
+//! | [`reports`], [`sweep`] | the broker's findings, and the silence after a deadline |
+//! | [`watch`] | the time at which a connection is probed again, and whoever asks for it before |
 //! | [`tenants`], [`enrollments`], [`connections`] | operators, and principals that are ready |
 //! | [`rotate`], [`rotation`] | external IDs that change: offered by an operator, taken over when a stack's update was proven |
-//! | [`step`], [`order`], [`answer`] | what they share: a change of state with its grant and event; an order to probe; the answer to a stack |
+//! | [`step`], [`findings`], [`order`], [`answer`] | what they share: a change of state with its grant and event; what a report means to a connection that serves; an order to probe; the answer to a stack |
 //!
 //! Decisions are made in [`crate::decide`] and [`crate::state`]; here they are carried out.
 
@@ -17,14 +18,17 @@ pub mod callbacks;
 mod connections;
 mod delete;
 mod enrollments;
+mod findings;
 mod order;
 mod register;
 pub mod reports;
 mod rotate;
 mod rotation;
 mod step;
+mod sweep;
 mod tenants;
 mod update;
+pub mod watch;
 
 use std::sync::Arc;
 

@@ -31,7 +31,6 @@ pub(super) struct Order {
 impl Order {
     /// The connection as it stands. The external ID that it has replaced is probed for, too, except between the two updates of a rotation, when
     /// the trust policy may name both.
-    #[allow(dead_code, reason = "for probes that no stack waits for")]
     pub(super) fn of(row: &connection::Model, cause: VerifyCause, deadline: Timestamp) -> Self {
         Self {
             cause,

@@ -20,6 +20,7 @@ use super::{
     callbacks::{Handled, Named},
     order::{self, Order},
     step::{self, Happening},
+    watch,
 };
 use crate::{
     decide::{self, Decision, OfferFacts},
@@ -133,6 +134,7 @@ impl Registry {
             callback: Some(waiting.id),
             deadline: now.plus(self.rules.verify_within).min(latest),
         };
+        watch::make_way(tx, row, self.rules.watch.rate, now).await?;
         order::verification(tx, row, order).await.map(drop)
     }
 }

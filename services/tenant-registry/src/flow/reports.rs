@@ -8,32 +8,28 @@ use contracts::{
     ConnectionId, JobId, TenantId, Timestamp,
     callback::Answer,
     connection::ConnectionState,
-    verification::{DeletionReported, ProbeEvidence, Verdict, VerificationReported},
+    verification::{DeletionReported, Verdict, VerificationReported},
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, ModelTrait, QueryFilter, QueryOrder,
-    QuerySelect,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, ModelTrait, QueryFilter, QuerySelect,
 };
 use tracing::Instrument as _;
 
 use super::{
-    HandleError, Registry, answer,
+    HandleError, Registry, answer, findings,
     register::unbind,
     rotation,
-    step::{self, Happening},
+    step::{self, Happening, Look},
 };
 use crate::{
-    entity::{At, Id, Text, callback, connection, enrollment, job, tenant},
+    config::Watching,
+    entity::{At, Id, Json, Text, callback, connection, enrollment, job, tenant},
+    fatal,
     reasons::{Refusal, STACK_DELETED},
     state::Trigger,
     store::{Actor, AuditLine, During, StoreError, Tx},
     transaction,
 };
-
-/// Silence after a job's deadline that is taken for "nobody will report".
-const SILENCE: Duration = Duration::from_secs(30);
-/// Overdue jobs that one sweep takes.
-const SWEPT: u64 = 100;
 
 /// What became of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,15 +54,20 @@ impl Registry {
         self.verified_or_not(report, Actor::Broker).await
     }
 
-    async fn verified_or_not(&self, report: &VerificationReported, actor: Actor) -> Result<Reported, HandleError> {
+    pub(super) async fn verified_or_not(
+        &self,
+        report: &VerificationReported,
+        actor: Actor,
+    ) -> Result<Reported, HandleError> {
         let verdict = match report.verdict {
             Verdict::Held => "held",
             Verdict::Failed { .. } => "failed",
             Verdict::Indeterminate => "indeterminate",
         };
         let span = tracing::info_span!("decide on a report", job = "verify", verdict);
-        let result =
-            async { transaction!(self.store, tx => verification_in(&tx, report, actor)) }.instrument(span).await?;
+        let result = async { transaction!(self.store, tx => verification_in(&tx, &self.rules.watch, report, actor)) }
+            .instrument(span)
+            .await?;
         Ok(self.reported("verify", verdict, report.connection, result))
     }
 
@@ -76,7 +77,7 @@ impl Registry {
         self.gone_or_not(report, Actor::Broker).await
     }
 
-    async fn gone_or_not(&self, report: &DeletionReported, actor: Actor) -> Result<Reported, HandleError> {
+    pub(super) async fn gone_or_not(&self, report: &DeletionReported, actor: Actor) -> Result<Reported, HandleError> {
         let verdict = if report.gone { "gone" } else { "there" };
         let span = tracing::info_span!("decide on a report", job = "confirm-deletion", verdict);
         let result = async { transaction!(self.store, tx => deletion_in(&tx, report, actor)) }.instrument(span).await?;
@@ -99,56 +100,6 @@ impl Registry {
             None => {
                 self.metrics.report(kind, "late", Duration::ZERO);
                 Reported::Late
-            }
-        }
-    }
-
-    /// Ends the wait for jobs whose deadline passed without a report, so that no stack hangs. Returns how many there were.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn sweep(&self, now: Timestamp) -> Result<usize, HandleError> {
-        let past = Timestamp::from(now.inner() - SILENCE);
-        let overdue = job::Entity::find()
-            .filter(job::Column::Deadline.lt(At(past)))
-            .order_by_asc(job::Column::Deadline)
-            .limit(SWEPT)
-            .all(self.store.db())
-            .await
-            .during("looking for overdue jobs")?;
-        for job in &overdue {
-            let (tenant, connection) = (job.tenant_id.0, job.connection_id.0);
-            tracing::warn!(%tenant, %connection, "nobody reported on a job before its deadline");
-            // One that fails must not keep the others waiting.
-            if let Err(error) = self.give_up(job).await {
-                tracing::warn!(%tenant, %connection, error = %crate::chain(&error), "an overdue job could not be ended, trying again");
-            }
-        }
-        Ok(overdue.len())
-    }
-
-    /// Treats silence as what it proves: nothing.
-    async fn give_up(&self, job: &job::Model) -> Result<Reported, HandleError> {
-        let (id, tenant, connection) = (job.id.0, job.tenant_id.0, job.connection_id.0);
-        match job.kind.0 {
-            job::JobKind::Verify => {
-                let (role_arn, verdict) = (job.role_arn.0.clone(), Verdict::Indeterminate);
-                let silence = VerificationReported {
-                    job: id,
-                    tenant,
-                    connection,
-                    role_arn,
-                    verdict,
-                    evidence: Vec::new(),
-                    purposes: Vec::new(),
-                    max_session_s: None,
-                    aws_ms: 0,
-                };
-                self.verified_or_not(&silence, Actor::Registry).await
-            }
-            job::JobKind::ConfirmDeletion => {
-                let silence = DeletionReported { job: id, tenant, connection, gone: false, evidence: Vec::new() };
-                self.gone_or_not(&silence, Actor::Registry).await
             }
         }
     }
@@ -181,7 +132,12 @@ async fn take(
 }
 
 /// Applies a verification's verdict; returns when the job was handed out, or nothing when it is not known.
-async fn verification_in(tx: &Tx, report: &VerificationReported, actor: Actor) -> Result<Option<At>, StoreError> {
+async fn verification_in(
+    tx: &Tx,
+    watching: &Watching,
+    report: &VerificationReported,
+    actor: Actor,
+) -> Result<Option<At>, StoreError> {
     let Some(taken) = take(tx, report.tenant, report.connection, report.job, job::JobKind::Verify).await? else {
         return Ok(None);
     };
@@ -191,7 +147,7 @@ async fn verification_in(tx: &Tx, report: &VerificationReported, actor: Actor) -
         None => None,
     };
     let (connection, enrollment) = (taken.row.id.0, taken.enrollment.id);
-    let judged = judge(tx, taken, report, actor).await?;
+    let judged = judge(tx, watching, taken, report, actor).await?;
     rotation::settle(tx, enrollment, actor).await?;
     if let Some(waiting) = waiting {
         let answer = match judged {
@@ -206,49 +162,76 @@ async fn verification_in(tx: &Tx, report: &VerificationReported, actor: Actor) -
 /// Carries out the verdict; returns the refusal for the stack that waits, or nothing when all is well.
 async fn judge(
     tx: &Tx,
+    watching: &Watching,
     taken: Taken,
     report: &VerificationReported,
     actor: Actor,
 ) -> Result<Option<Refusal>, StoreError> {
+    let first = taken.row.state.0 == ConnectionState::Verifying;
     // Whether it says something about what serves: the connection's present role, with its present external ID.
     let of_present = taken.job.role_arn == taken.row.role_arn && rotation::is_of_present_id(&taken);
-    let refusal = match report.verdict {
+    if !first && !of_present && taken.job.callback_id.is_none() {
+        tracing::info!(connection = %taken.row.id.0, "a report is of what was replaced meanwhile: nothing follows");
+        return Ok(None);
+    }
+    let verdict = fatal::weigh(report, &watching.fatal, first);
+    let refusal = match verdict {
         Verdict::Held if rotation::is_gone(&taken) => Some(Refusal::ExternalIdChanged),
         Verdict::Held if role_is_taken(tx, &taken).await? => Some(Refusal::RoleTaken),
         Verdict::Held => None,
         Verdict::Failed { fault } => Some(Refusal::Faulty(fault)),
         Verdict::Indeterminate => Some(Refusal::Undecided),
     };
-    let first = taken.row.state.0 == ConnectionState::Verifying;
+    let needed = if taken.job.callback_id.is_some() { 1 } else { watching.equal_answers };
     match &refusal {
-        // The role or the external ID was replaced while a scheduled probe of the old one was under way.
-        _ if !first && !of_present && taken.job.callback_id.is_none() => {}
         None if first => {
-            let held = Happening::new(Trigger::Held, actor).seen(report.evidence.clone());
-            step::apply(tx, &taken.tenant, taken.row, &held).await?;
+            let look = findings::look(watching, &taken.row, report, None);
+            let missing = findings::missing(&taken.row, report);
+            findings::hold(tx, (&taken.tenant, taken.row), look, missing, actor).await?;
         }
         None => {
             let taken = rotation::carry_out(tx, taken, actor).await?;
-            confirm(tx, taken, report.evidence.clone(), actor).await?;
+            if is_changed_by_stack(&taken) {
+                take_over(tx, watching, taken, report, actor).await?;
+            } else {
+                findings::absorb(tx, watching, (&taken.tenant, taken.row), (report, verdict), needed, actor).await?;
+            }
         }
+        Some(refusal) if first => reject(tx, watching, taken, report, refusal, actor).await?,
         // A new role or external ID that does not hold says nothing about what serves, and an old ID that still lets us in is no harm yet.
-        Some(refusal) if !first && (!of_present || rotation::is_still_open(&taken, refusal)) => {
-            audit_failed_update(tx, &taken, refusal, actor).await?
+        Some(refusal) if !of_present || rotation::is_still_open(&taken, refusal) => {
+            audit_failed_update(tx, &taken, refusal, actor).await?;
         }
         Some(refusal) => {
-            let trigger = match refusal {
-                Refusal::Faulty(fault) => Trigger::Faulted(*fault),
-                Refusal::RoleTaken => Trigger::RoleTaken,
-                _ => Trigger::Undecided,
-            };
-            let happening = Happening::new(trigger, actor).because(refusal.to_string()).seen(report.evidence.clone());
-            let row = step::apply(tx, &taken.tenant, taken.row, &happening).await?;
-            if row.state.0 == ConnectionState::Rejected {
-                unbind(tx, &row).await?;
-            }
+            // The role is as it must be, and the refusal is about something else.
+            let verdict = if matches!(refusal, Refusal::Faulty(_)) { verdict } else { Verdict::Indeterminate };
+            findings::absorb(tx, watching, (&taken.tenant, taken.row), (report, verdict), needed, actor).await?;
         }
     }
     Ok(refusal)
+}
+
+/// The first verification failed: there is no connection, and the offer is good again.
+async fn reject(
+    tx: &Tx,
+    watching: &Watching,
+    taken: Taken,
+    report: &VerificationReported,
+    refusal: &Refusal,
+    actor: Actor,
+) -> Result<(), StoreError> {
+    let trigger = match refusal {
+        Refusal::Faulty(fault) => Trigger::Faulted(*fault),
+        Refusal::RoleTaken => Trigger::RoleTaken,
+        _ => Trigger::Undecided,
+    };
+    let look = findings::look(watching, &taken.row, report, None);
+    let happening = Happening::new(trigger, actor).because(refusal.to_string()).looked(look);
+    let row = step::apply(tx, &taken.tenant, taken.row, &happening).await?;
+    if row.state.0 == ConnectionState::Rejected {
+        unbind(tx, &row).await?;
+    }
+    Ok(())
 }
 
 /// Whether another connection has this role for its own.
@@ -268,43 +251,46 @@ async fn role_is_taken(tx: &Tx, taken: &Taken) -> Result<bool, StoreError> {
     Ok(owner.is_some())
 }
 
-/// A role held for a connection that was verified before: takes over the role and the export that were probed for, or restores it.
-async fn confirm(tx: &Tx, taken: Taken, evidence: Vec<ProbeEvidence>, actor: Actor) -> Result<(), StoreError> {
+/// Whether a stack's Update asks for another role or export than the connection has.
+fn is_changed_by_stack(taken: &Taken) -> bool {
+    let (row, job) = (&taken.row, &taken.job);
+    job.callback_id.is_some() && (job.role_arn != row.role_arn || job.cost_export != row.cost_export)
+}
+
+/// A role held that a stack's Update names: the connection takes it over, with the export.
+async fn take_over(
+    tx: &Tx,
+    watching: &Watching,
+    taken: Taken,
+    report: &VerificationReported,
+    actor: Actor,
+) -> Result<(), StoreError> {
+    let (look, missing) = (findings::look(watching, &taken.row, report, None), findings::missing(&taken.row, report));
     let Taken { tenant, row, job, .. } = taken;
-    let by_callback = job.callback_id.is_some();
-    let export_changed = by_callback && job.cost_export != row.cost_export;
-    let role_changed = job.role_arn != row.role_arn;
-    let held = Happening::new(Trigger::Held, actor).seen(evidence);
-    if !role_changed && !export_changed {
-        step::apply(tx, &tenant, row, &held).await?;
-        return Ok(());
-    }
-    let stays_degraded = row.state.0 == ConnectionState::Degraded && !role_changed;
-    let now = At::now();
+    let reason = if job.role_arn == row.role_arn {
+        "The stack names another cost export."
+    } else {
+        "The stack's new role was verified and took the place of the old one."
+    };
     let mut change = row.into_active_model();
     change.role_arn = Set(job.role_arn);
     change.cost_export = Set(job.cost_export);
-    change.evidence = Set(crate::entity::Json(held.evidence.unwrap_or_default()));
+    // What it lacks is told below.
+    change.missing = Set(Json(missing.clone()));
+    look.note(&mut change);
     change.reason = Set(None);
-    change.updated_at = Set(now);
-    change.verified_at = Set(Some(now));
-    if !stays_degraded {
-        change.state = Set(Text(ConnectionState::Verified));
-    }
+    let now = At::now();
+    (change.updated_at, change.verified_at) = (Set(now), Set(Some(now)));
+    change.state = Set(Text(ConnectionState::Verified));
     let row = change.update(&**tx).await.during("changing the connection's role")?;
     let row = step::grant(tx, &tenant, row).await?;
     step::announce_verified(tx, &row).await?;
-    let reason = if role_changed {
-        "The stack's new role was verified and took the place of the old one."
-    } else {
-        "The stack names another cost export."
-    };
-    tx.audit(
-        AuditLine::new(actor, "connection.updated", tenant.id.0, reason)
-            .enrollment(row.enrollment_id.0)
-            .connection(row.id.0),
-    )
-    .await
+    let line = AuditLine::new(actor, "connection.updated", tenant.id.0, reason);
+    tx.audit(line.enrollment(row.enrollment_id.0).connection(row.id.0)).await?;
+    if !missing.is_empty() {
+        findings::hold(tx, (&tenant, row), look, missing, actor).await?;
+    }
+    Ok(())
 }
 
 async fn audit_failed_update(tx: &Tx, taken: &Taken, refusal: &Refusal, actor: Actor) -> Result<(), StoreError> {
@@ -322,7 +308,8 @@ async fn deletion_in(tx: &Tx, report: &DeletionReported, actor: Actor) -> Result
     };
     // The role may have been replaced by an Update meanwhile: then the one that refuses is not the one that serves.
     if report.gone && job.role_arn == row.role_arn {
-        let gone = Happening::new(Trigger::StackGone, actor).because(STACK_DELETED).seen(report.evidence.clone());
+        let look = Look { evidence: report.evidence.clone(), ..Look::default() };
+        let gone = Happening::new(Trigger::StackGone, actor).because(STACK_DELETED).looked(look);
         let row = step::apply(tx, &tenant, row, &gone).await?;
         if row.state.0 == ConnectionState::Revoked {
             abandon_jobs(tx, &row).await?;

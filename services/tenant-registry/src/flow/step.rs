@@ -3,15 +3,16 @@
 
 use contracts::{
     connection::{
-        ConnectionDisconnected, ConnectionInsecure, ConnectionRegistered, ConnectionRejected, ConnectionRevoked,
-        ConnectionState, ConnectionVerified, Grant,
+        ConnectionDegraded, ConnectionDisconnected, ConnectionInsecure, ConnectionRegistered, ConnectionRejected,
+        ConnectionRevoked, ConnectionState, ConnectionVerified, Grant,
     },
     tenant::TenantState,
-    verification::{Fault, ProbeEvidence},
+    verification::{Fault, ProbeEvidence, PurposeEvidence},
 };
 use sea_orm::{ActiveModelTrait, ActiveValue::Set, IntoActiveModel};
 
 use crate::{
+    damping::{Missing, Streak},
     entity::{At, Json, Text, connection, tenant},
     reasons,
     state::{Announcement, Trigger, is_granted, step},
@@ -24,7 +25,45 @@ pub(super) struct Happening {
     pub(super) trigger: Trigger,
     pub(super) actor: Actor,
     pub(super) reason: Option<String>,
-    pub(super) evidence: Option<Vec<ProbeEvidence>>,
+    pub(super) look: Option<Look>,
+}
+
+/// What a report leaves on a connection, whether or not it changes its state.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Look {
+    /// Kept when there is any.
+    pub(super) evidence: Vec<ProbeEvidence>,
+    /// Kept when there are any: they are looked at only where the probes held.
+    pub(super) purposes: Vec<PurposeEvidence>,
+    /// What every grant from now on leaves out; as before when absent.
+    pub(super) missing: Option<Missing>,
+    pub(super) max_session_s: Option<u32>,
+    /// When the probes came to a verdict, if they did.
+    pub(super) probed_at: Option<At>,
+    pub(super) next_probe_at: Option<At>,
+    pub(super) streak: Option<Streak>,
+}
+
+impl Look {
+    pub(super) fn note(&self, change: &mut connection::ActiveModel) {
+        if !self.evidence.is_empty() {
+            change.evidence = Set(Json(self.evidence.clone()));
+        }
+        if !self.purposes.is_empty() {
+            change.purposes = Set(Json(self.purposes.clone()));
+        }
+        if let Some(missing) = &self.missing {
+            change.missing = Set(Json(missing.clone()));
+        }
+        if let Some(seconds) = self.max_session_s {
+            change.max_session_s = Set(Some(i64::from(seconds)));
+        }
+        if self.probed_at.is_some() {
+            change.probed_at = Set(self.probed_at);
+        }
+        change.next_probe_at = Set(self.next_probe_at);
+        change.streak = Set(self.streak.clone().map(Json));
+    }
 }
 
 impl Happening {
@@ -33,7 +72,7 @@ impl Happening {
             Trigger::Faulted(fault) => Some(reasons::fault_text(fault).to_owned()),
             _ => None,
         };
-        Self { trigger, actor, reason, evidence: None }
+        Self { trigger, actor, reason, look: None }
     }
 
     pub(super) fn because(mut self, reason: impl Into<String>) -> Self {
@@ -41,8 +80,8 @@ impl Happening {
         self
     }
 
-    pub(super) fn seen(mut self, evidence: Vec<ProbeEvidence>) -> Self {
-        self.evidence = Some(evidence);
+    pub(super) fn looked(mut self, look: Look) -> Self {
+        self.look = Some(look);
         self
     }
 
@@ -54,7 +93,7 @@ impl Happening {
     }
 }
 
-/// Carries out what [`crate::state::step`] says of `happening`. Without a step only the evidence is kept.
+/// Carries out what [`crate::state::step`] says of `happening`. Without a step only what was looked at is kept.
 ///
 /// The caller holds the locks on tenant and connection.
 pub(super) async fn apply(
@@ -64,7 +103,12 @@ pub(super) async fn apply(
     happening: &Happening,
 ) -> Result<connection::Model, StoreError> {
     let Some(step) = step(row.state.0, happening.trigger) else {
-        return keep_evidence(tx, row, happening).await;
+        return match &happening.look {
+            // Another fault of the same kind: the state stands, the reason is the new one.
+            Some(look) if happening.fault().is_some() => keep(tx, row, look, happening.reason.clone()).await,
+            Some(look) => keep(tx, row, look, None).await,
+            None => Ok(row),
+        };
     };
     let now = At::now();
     let from = row.state.0;
@@ -75,31 +119,36 @@ pub(super) async fn apply(
     if step.to == ConnectionState::Verified {
         change.verified_at = Set(Some(now));
     }
-    if let Some(evidence) = &happening.evidence {
-        change.evidence = Set(Json(evidence.clone()));
+    if let Some(look) = &happening.look {
+        look.note(&mut change);
+    }
+    if !connection::OWNING.contains(&step.to) {
+        (change.next_probe_at, change.streak) = (Set(None), Set(None));
     }
     let mut row = change.update(&**tx).await.during("changing the connection's state")?;
     if is_granted(step.to) {
         row = grant(tx, tenant, row).await?;
     }
-    if let Some(announcement) = step.announce {
-        announce(tx, &row, announcement, happening).await?;
-    }
+    announce(tx, &row, step.announce, happening).await?;
     tracing::info!(tenant = %tenant.id.0, connection = %row.id.0, from = %from, to = %step.to, "the connection changed its state");
     audit(tx, &row, happening).await?;
     Ok(row)
 }
 
-async fn keep_evidence(
+/// Keeps what was looked at, and a better reason for the present state if there is one.
+pub(super) async fn keep(
     tx: &Tx,
     row: connection::Model,
-    happening: &Happening,
+    look: &Look,
+    reason: Option<String>,
 ) -> Result<connection::Model, StoreError> {
-    let Some(evidence) = &happening.evidence else { return Ok(row) };
     let mut change = row.into_active_model();
-    change.evidence = Set(Json(evidence.clone()));
+    look.note(&mut change);
+    if reason.is_some() {
+        change.reason = Set(reason);
+    }
     change.updated_at = Set(At::now());
-    change.update(&**tx).await.during("keeping evidence")
+    change.update(&**tx).await.during("keeping what was looked at")
 }
 
 /// Tells the broker the registry's word on a connection, with the next revision.
@@ -121,7 +170,7 @@ pub(super) async fn grant(
         region: row.region.0.clone(),
         role_arn: row.role_arn.0.clone(),
         external_id: row.external_id.0.clone(),
-        missing: Vec::new(),
+        missing: row.missing.0.iter().copied().collect(),
         revision: u64::try_from(revision).unwrap_or_default(),
     };
     tx.send(row.id.0, grant).await?;
@@ -156,6 +205,10 @@ async fn announce(
         Announcement::Rejected => {
             tx.send(connection, ConnectionRejected { tenant, connection, account, fault: happening.fault(), reason })
                 .await
+        }
+        Announcement::Degraded => {
+            let missing = row.missing.0.iter().copied().collect();
+            tx.send(connection, ConnectionDegraded { tenant, connection, missing, reason }).await
         }
         Announcement::Insecure => {
             let fault = happening.fault().ok_or(StoreError::Inconsistent("insecure without a fault"))?;

@@ -3,7 +3,8 @@
 //! SQLite has one writer at a time, so writers of this process queue here (a file lock would have them poll); PostgreSQL takes row locks. On both a
 //! transaction that lost a race is rolled back and run again from the start ([`transaction!`]): its decisions are made anew on what is true then.
 //!
-//! Locks are taken in one order everywhere, so that nothing waits in a circle: tenant, enrollment, connection, job, callback, end of the audit log.
+//! Locks are taken in one order everywhere, so that nothing waits in a circle: tenant, enrollment, connection, job, callback, budget, end of
+//! the audit log.
 
 mod audit;
 mod connect;

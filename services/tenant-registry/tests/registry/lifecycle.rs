@@ -3,39 +3,37 @@
 use std::time::Duration;
 
 use contracts::{
-    CallbackToken, ExternalId, JobId, Timestamp,
+    CallbackToken, ExternalId,
     callback::{Answer, CallbackReceived, RequestType},
-    connection::{
-        Connection, ConnectionDisconnected, ConnectionInsecure, ConnectionRevoked, ConnectionState, ConnectionVerified,
-        Grant,
-    },
+    connection::{Connection, ConnectionRevoked, ConnectionState, ConnectionVerified, Grant},
     enrollment::EnrollmentOffer,
-    verification::{ConfirmDeletion, DeletionReported, Fault, Verdict, VerificationReported},
+    verification::{ConfirmDeletion, DeletionReported, Fault, Verdict},
 };
 use rstest::rstest;
-use sea_orm::{ActiveModelTrait, ActiveValue::Set};
-use tenant_registry::{
-    entity::{At, Id, Text, job},
-    flow::{callbacks::Handled, reports::Reported},
-};
+use tenant_registry::flow::{callbacks::Handled, reports::Reported};
 
 use crate::world::*;
 
 /// A later request of the stack that made `connection`.
-fn later(offer: &EnrollmentOffer, connection: &Connection, request_type: RequestType, name: &str) -> CallbackReceived {
+pub(crate) fn later(
+    offer: &EnrollmentOffer,
+    connection: &Connection,
+    request_type: RequestType,
+    name: &str,
+) -> CallbackReceived {
     let mut callback = callback(offer, request_type, connection.account.as_str(), name);
     callback.physical_resource_id = Some(format!("rolebridge-{}", connection.connection));
     callback
 }
 
-async fn connected(kind: Kind) -> (World, EnrollmentOffer, Connection) {
+pub(crate) async fn connected(kind: Kind) -> (World, EnrollmentOffer, Connection) {
     let world = World::new(kind).await;
     let (_, offer) = world.new_offer("a").await;
     let connection = world.connect(&offer, CUSTOMER, "0a").await;
     (world, offer, connection)
 }
 
-async fn now(world: &World, connection: &Connection) -> Connection {
+pub(crate) async fn now(world: &World, connection: &Connection) -> Connection {
     world.registry.get_connection(connection.tenant, connection.connection).await.unwrap()
 }
 
@@ -212,70 +210,6 @@ async fn a_verification_that_nobody_reports_is_answered_and_its_late_report_igno
         "the offer was given back"
     );
     assert!(world.audited(tenant).await.contains(&"connection.rejected".to_owned()));
-}
-
-/// A probe that no stack waits for.
-async fn scheduled(world: &World, connection: &Connection, verdict: Verdict) -> Reported {
-    let job = JobId::new();
-    let row = job::ActiveModel {
-        id: Set(Id(job)),
-        tenant_id: Set(Id(connection.tenant)),
-        connection_id: Set(Id(connection.connection)),
-        kind: Set(Text(job::JobKind::Verify)),
-        role_arn: Set(Text(connection.role_arn.clone())),
-        cost_export: Set(None),
-        callback_id: Set(None),
-        deadline: Set(At(Timestamp::now().plus(Duration::from_secs(60)))),
-        created_at: Set(At::now()),
-        external_id: Set(None),
-        retired_external_id: Set(None),
-    };
-    row.insert(world.store.db()).await.unwrap();
-    let report = VerificationReported {
-        job,
-        tenant: connection.tenant,
-        connection: connection.connection,
-        role_arn: connection.role_arn.clone(),
-        verdict,
-        evidence: Vec::new(),
-        purposes: Vec::new(),
-        max_session_s: None,
-        aws_ms: 1,
-    };
-    world.report(&report).await
-}
-
-#[rstest]
-#[case::sqlite(Kind::Sqlite)]
-#[case::postgres(Kind::Postgres)]
-#[tokio::test(flavor = "multi_thread")]
-async fn attack_06_a_scheduled_probe_finds_what_changed_and_what_was_mended(#[case] kind: Kind) {
-    let (world, _, connection) = connected(kind).await;
-    let course = [
-        (Verdict::Indeterminate, ConnectionState::Verified),
-        (Verdict::Failed { fault: Fault::OpenWithoutId }, ConnectionState::Insecure),
-        (Verdict::Failed { fault: Fault::OpenWithRandomId }, ConnectionState::Insecure),
-        (REFUSED, ConnectionState::Disconnected),
-        (Verdict::Indeterminate, ConnectionState::Disconnected),
-        (Verdict::Held, ConnectionState::Verified),
-    ];
-    for (verdict, expected) in course {
-        assert_eq!(scheduled(&world, &connection, verdict).await, Reported::Applied);
-        assert_eq!(now(&world, &connection).await.state, expected, "after {verdict:?}");
-    }
-    world.flush().await;
-    let granted: Vec<_> = world.bus.of::<Grant>().into_iter().map(|grant| (grant.state, grant.revision)).collect();
-    let expected = [
-        (ConnectionState::Verified, 1),
-        (ConnectionState::Insecure, 2),
-        (ConnectionState::Disconnected, 3),
-        (ConnectionState::Verified, 4),
-    ];
-    assert_eq!(granted, expected);
-    assert_eq!(world.bus.of::<ConnectionInsecure>().len(), 1);
-    assert_eq!(world.bus.of::<ConnectionDisconnected>().len(), 1);
-    let after = now(&world, &connection).await;
-    assert!(after.reason.is_none() && after.cost_export == connection.cost_export);
 }
 
 #[rstest]

@@ -8,6 +8,7 @@
     reason = "a test's helpers may fail the test"
 )]
 
+mod answers;
 mod audit;
 mod bus;
 mod callbacks;

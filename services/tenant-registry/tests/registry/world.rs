@@ -22,10 +22,12 @@ use messaging::{PublishError, RawMessage};
 use sandbox::{PostgresServer, Toolbox};
 use tempfile::TempDir;
 use tenant_registry::{
-    config::{DatabaseUrl, Rules},
+    bucket::Rate,
+    config::{DatabaseUrl, Rules, Watching},
     flow::{Outlet, Registry, callbacks::Handled, reports::Reported},
     metrics::Metrics,
     relay::Relay,
+    schedule::Cadence,
     store::Store,
 };
 use tokio::sync::OnceCell;
@@ -122,6 +124,12 @@ pub(crate) fn rules() -> Rules {
         topics: format!("arn:aws:sns:{REGION}:{PROVIDER}:rolebridge-callbacks").parse().unwrap(),
         template: "https://templates.example/customer.yaml".parse().unwrap(),
         verify_within: Duration::from_secs(240),
+        watch: Watching {
+            cadence: Cadence { interval: Duration::from_secs(3600), again: Duration::from_secs(60) },
+            rate: Rate::per_minute(600),
+            equal_answers: 3,
+            fatal: Vec::new(),
+        },
     }
 }
 
@@ -190,10 +198,14 @@ pub(crate) const REFUSED: Verdict = Verdict::Failed { fault: Fault::Refused };
 
 impl World {
     pub(crate) async fn new(kind: Kind) -> Self {
+        Self::with(kind, rules()).await
+    }
+
+    pub(crate) async fn with(kind: Kind, rules: Rules) -> Self {
         let (url, dir) = database(kind).await;
         let store = Store::open(&url).await.unwrap();
         let bus = Arc::new(Recorder::default());
-        let registry = Registry::new(store.clone(), rules(), bus.clone());
+        let registry = Registry::new(store.clone(), rules, bus.clone());
         Self { registry, store, bus, url, _dir: dir }
     }
 
