@@ -172,6 +172,17 @@ pub(crate) enum Connections {
         #[command(flatten)]
         paging: Paging,
     },
+    /// Have a connection probed now, ahead of its time.
+    Verify {
+        tenant: TenantId,
+        connection: ConnectionId,
+        /// Wait for the verdict, and show what was found.
+        #[arg(long)]
+        wait: bool,
+        /// For at most so many seconds.
+        #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+        within: u64,
+    },
     /// End a connection, for good.
     Revoke {
         tenant: TenantId,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use client::IssueError;
-use contracts::audit::verify::Break;
+use contracts::{ConnectionId, audit::verify::Break};
 use messaging::{BusError, ConnectError, PublishError, RequestError, seal::SealError};
 use permissions::{UserName, limited::NotByTenant};
 
@@ -29,6 +29,10 @@ pub(crate) enum CliError {
         "credentials are not printed to a terminal: pipe them, or name this command as credential_process in ~/.aws/config"
     )]
     Terminal,
+    #[error(
+        "connection {connection} was not probed to a verdict within {seconds} s: AWS may not be answering clearly; rolebridge connections show tells when it is probed next"
+    )]
+    NoVerdict { connection: ConnectionId, seconds: u64 },
     #[error("the answer could not be written as JSON")]
     Json(#[from] serde_json::Error),
     #[error("cannot write {path}: is it there already, or not yours to write?")]

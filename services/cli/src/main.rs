@@ -5,6 +5,7 @@
 
 mod args;
 mod audit;
+mod connection;
 mod costs;
 mod credentials;
 mod dead_letters;

@@ -1,10 +1,12 @@
 //! Tenants, enrollments and connections: what tenant-registry answers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contracts::{
     PageRequest,
-    connection::{Connection, GetConnection, ListConnections, ListConnectionsRequest, RevokeConnection},
+    connection::{
+        Connection, GetConnection, ListConnections, ListConnectionsRequest, RevokeConnection, VerifyConnectionNow,
+    },
     costs::ExportLocation,
     enrollment::{
         CancelEnrollment, CreateEnrollment, CreateEnrollmentRequest, Enrollment, EnrollmentKind, EnrollmentOffer,
@@ -19,22 +21,20 @@ use messaging::Bus;
 
 use crate::{
     args::{Connections, Enrollments, Paging, Tenants},
+    connection,
     error::CliError,
-    show::{Output, instant},
+    show::{Output, word},
 };
 
 /// How long the registry may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks at whether there is a verdict.
+const POLL: Duration = Duration::from_millis(500);
 
 impl From<Paging> for PageRequest {
     fn from(paging: Paging) -> Self {
         Self { limit: paging.limit, after: paging.after }
     }
-}
-
-/// A kebab-case word of the wire, for a table.
-fn word<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(ToOwned::to_owned)).unwrap_or_default()
 }
 
 fn show_tenant(tenant: &Tenant, output: Output) -> Result<(), CliError> {
@@ -140,31 +140,9 @@ pub(crate) async fn enrollments(bus: &Bus, command: Enrollments, output: Output)
     }
 }
 
-fn show_connection(connection: &Connection, output: Output) -> Result<(), CliError> {
-    let mut lines = vec![
-        ("connection", connection.connection.to_string()),
-        ("tenant", connection.tenant.to_string()),
-        ("account", connection.account.to_string()),
-        ("region", connection.region.to_string()),
-        ("role", connection.role_arn.to_string()),
-        ("state", connection.state.to_string()),
-        ("reason", connection.reason.clone().unwrap_or_else(|| "-".to_owned())),
-        ("verified", instant(connection.verified_at)),
-    ];
-    for probe in &connection.evidence {
-        let error = probe.error_code.as_deref().unwrap_or("-");
-        let request = probe.aws_request_id.as_deref().unwrap_or("-");
-        lines.push((
-            "probe",
-            format!(
-                "{} {} at {} (error {error}, AWS request {request})",
-                word(&probe.probe),
-                word(&probe.outcome),
-                probe.at
-            ),
-        ));
-    }
-    output.one(connection, &lines)
+fn show_connection(shown: &Connection, output: Output) -> Result<(), CliError> {
+    let lines = connection::lines(shown);
+    output.one(shown, &lines)
 }
 
 pub(crate) async fn connections(bus: &Bus, command: Connections, output: Output) -> Result<(), CliError> {
@@ -176,14 +154,30 @@ pub(crate) async fn connections(bus: &Bus, command: Connections, output: Output)
             let subject = RevokeConnection::subject(tenant, connection);
             bus.request::<RevokeConnection>(subject, &WithReason { reason }, TIMEOUT).await?
         }
+        Connections::Verify { tenant, connection, wait, within } => {
+            let subject = VerifyConnectionNow::subject(tenant, connection);
+            let asked = bus.request::<VerifyConnectionNow>(subject, &Empty {}, TIMEOUT).await?;
+            if wait { verdict(bus, &asked, Duration::from_secs(within)).await? } else { asked }
+        }
         Connections::List { tenant, state, paging } => {
             let request = ListConnectionsRequest { state, page: paging.into() };
             let page = bus.request::<ListConnections>(ListConnections::subject(tenant), &request, TIMEOUT).await?;
-            let row = |c: &Connection| {
-                vec![c.connection.to_string(), c.account.to_string(), c.state.to_string(), instant(c.verified_at)]
-            };
-            return output.page(&page, &["CONNECTION", "ACCOUNT", "STATE", "VERIFIED"], row);
+            return output.page(&page, &connection::HEAD, connection::row);
         }
     };
     show_connection(&connection, output)
+}
+
+/// The connection once probes have come to a verdict after `asked`.
+async fn verdict(bus: &Bus, asked: &Connection, within: Duration) -> Result<Connection, CliError> {
+    let subject = || GetConnection::subject(asked.tenant, asked.connection);
+    let until = Instant::now() + within;
+    while Instant::now() < until {
+        let now = bus.request::<GetConnection>(subject(), &Empty {}, TIMEOUT).await?;
+        if now.probed_at != asked.probed_at {
+            return Ok(now);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Err(CliError::NoVerdict { connection: asked.connection, seconds: within.as_secs() })
 }
