@@ -91,3 +91,23 @@ fn evidence_stays_small_and_keeps_first_and_last() {
     let ids: Vec<_> = kept.iter().map(|e| e.aws_request_id.clone().unwrap()).collect();
     assert_eq!(ids, ["0", "999"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_hangs_takes_neither_the_deadline_nor_the_verdict() {
+    let fixture = fixture(FakeSts { delay: Duration::from_secs(3600), ..FakeSts::default() }).await;
+    let prober = Prober::new(fixture.chain.clone(), fixture.metrics.clone());
+    let began = Instant::now();
+    let limits = Limits { deadline: Duration::from_secs(20), ..LIMITS };
+    let outcome = prober.run(&fixture.suspect, limits).await.unwrap();
+    assert_eq!(outcome.verdict, Verdict::Indeterminate);
+    assert!(began.elapsed() <= limits.deadline + Duration::from_millis(10), "{:?}", began.elapsed());
+    assert!(outcome.evidence.len() >= 2, "it was asked more than once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_principal_that_does_not_stand_is_no_evidence() {
+    let fixture = fixture(FakeSts::default()).await;
+    let prober = Prober::new(fixture.chain.clone(), fixture.metrics.clone());
+    assert_eq!(prober.other_principal(&fixture.suspect).await, None);
+    assert!(fixture.sts.calls().is_empty());
+}

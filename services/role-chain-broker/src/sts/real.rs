@@ -103,3 +103,55 @@ fn session(given: aws_sdk_sts::types::Credentials) -> Option<Session> {
 fn garbage() -> Failure {
     Failure::new(FailureKind::Indeterminate(Unclear::Garbage), None)
 }
+
+#[cfg(test)]
+mod tests {
+    use contracts::RoleArn;
+    use wiremock::{Mock, MockServer, ResponseTemplate, matchers::any};
+
+    use super::*;
+    use crate::sts::SessionDuration;
+
+    /// One value of us serves all tenants and all probes: nothing of one call may be left for the next.
+    #[tokio::test]
+    async fn each_call_is_a_client_of_its_own() {
+        let server = MockServer::start().await;
+        let throttled = "<ErrorResponse><Error><Code>Throttling</Code></Error></ErrorResponse>";
+        Mock::given(any()).respond_with(ResponseTemplate::new(400).set_body_string(throttled)).mount(&server).await;
+        let sdk = SdkConfig::builder()
+            .behavior_version(aws_sdk_sts::config::BehaviorVersion::latest())
+            .endpoint_url(server.uri())
+            .region(aws_sdk_sts::config::Region::new("eu-central-1"))
+            // The broker's own, which no tenant's call may ever fall back to.
+            .credentials_provider(aws_credential_types::provider::SharedCredentialsProvider::new(
+                aws_credential_types::Credentials::new("AKIABROKER", "own", None, None, "test"),
+            ))
+            .build();
+        let sts = RealSts::new(sdk, Patience::ONE_TRY, Metrics::new(&opentelemetry::global::meter("test")));
+        let role = RoleArn::parse("arn:aws:iam::222222222222:role/rolebridge/rolebridge-stack").unwrap();
+        let call = AssumeRole {
+            role: &role,
+            external_id: None,
+            session_policy: None,
+            duration: SessionDuration::SHORTEST,
+            session_name: "test",
+            region: None,
+        };
+        let (names, began) = (["ASIAONE", "ASIATWO", "ASIAONE", "ASIATHREE"], std::time::Instant::now());
+        for name in names {
+            let keys = Keys {
+                access_key_id: name.into(),
+                secret_access_key: "secret".into(),
+                session_token: Some(format!("token-of-{name}").into()),
+            };
+            let failure = sts.assume_role(&keys, &call).await.unwrap_err();
+            assert_eq!(failure.kind, FailureKind::Indeterminate(aws::Unclear::Throttled));
+        }
+        let requests = server.received_requests().await.unwrap();
+        assert_eq!(requests.len(), names.len(), "one try each, and no waiting: it took {:?}", began.elapsed());
+        for (request, name) in requests.iter().zip(names) {
+            assert!(request.headers["authorization"].to_str().unwrap().contains(&format!("Credential={name}/")));
+            assert_eq!(request.headers["x-amz-security-token"].to_str().unwrap(), format!("token-of-{name}"));
+        }
+    }
+}
