@@ -149,11 +149,10 @@ impl NatsServer {
         let user = make(make_key(&self.scratch, name)?);
         self.more.push(user);
         let blocks: Vec<String> = self.more.iter().map(conf::block).collect();
-        let path = self.scratch.join("accounts.conf");
-        std::fs::write(&path, conf::accounts(&matrix::users(), &blocks))
-            .map_err(SandboxError::io(format!("write {}", path.display())))?;
-        let Some(process) = &mut self.process else { return Ok(()) };
-        process.signal(Signal::SIGHUP);
+        self.set_accounts(&conf::accounts(&matrix::users(), &blocks))?;
+        if self.process.is_none() {
+            return Ok(());
+        }
         let start = Instant::now();
         loop {
             match self.connect_as(name).await {
@@ -162,6 +161,19 @@ impl NatsServer {
                 Ok(_) => return Ok(()),
             }
         }
+    }
+
+    /// Writes `accounts.conf` anew and tells the running server to read it, which it does soon after.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn set_accounts(&self, accounts: &str) -> Result<()> {
+        let path = self.scratch.join("accounts.conf");
+        std::fs::write(&path, accounts).map_err(SandboxError::io(format!("write {}", path.display())))?;
+        if let Some(process) = &self.process {
+            process.signal(Signal::SIGHUP);
+        }
+        Ok(())
     }
 
     /// Connects as `user`, with the inbox prefix that it is allowed. Without retries: for tests and checks, not for services.
