@@ -75,7 +75,8 @@ fn a_copy_of_the_audit_log_is_verified_without_a_bus() {
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((json["entries"].as_u64(), json["head"].as_str()), (Some(5), Some(head.as_str())));
 
-    let broken: [(fn(&mut Vec<AuditEntry>), &str); 4] = [
+    type Change = fn(&mut Vec<AuditEntry>);
+    let broken: [(Change, &str); 4] = [
         (|log| log[2].reason = "other".to_owned(), "entry 3 is not what was written"),
         (|log| drop(log.remove(1)), "entries 2 to 2 are missing"),
         (|log| log.insert(3, log[0].clone()), "entry 1 was put in"),
