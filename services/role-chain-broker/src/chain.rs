@@ -6,18 +6,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aws::Failure;
+use aws::{Failure, FailureKind};
 use contracts::{AccountId, ExternalId, Region, RoleArn, TenantId, Timestamp};
-use moka::{Expiry, future::Cache};
+use moka::{Expiry, future::Cache, ops::compute::Op};
 
 use crate::{
-    principal::{PrincipalError, Principals},
+    principal::{Orders, PrincipalError, Principals},
     purpose::DENY_ALL,
     sts::{Answer, AssumeRole, Keys, Session, SessionDuration, Sts},
 };
 
 /// A first-hop session with less time left than this is not begun with.
 const MARGIN: Duration = Duration::from_secs(60);
+/// A first hop counts as begun after a revocation only if it was begun this much after: AWS writes down whole seconds.
+const CLEAR_OF_DENIED: Duration = Duration::from_secs(1);
+/// For a revocation of this very second a new first hop waits; for one that lies further ahead by AWS's clock, it is not waited here.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// First hops kept; the least used give way. One is some 2 KB.
 const MOST_FIRST_HOPS: u64 = 10_000;
 const PROBE_SESSION: &str = "rolebridge.probe";
@@ -72,6 +76,8 @@ pub struct Chain {
     /// Tries once: the inquiry decides about the next try.
     probing: Arc<dyn Sts>,
     first_hops: Cache<FirstHop, Arc<Session>>,
+    /// Has a principal looked at that does not work.
+    alarms: Option<Orders>,
 }
 
 struct UntilSpent;
@@ -86,7 +92,13 @@ impl Chain {
     #[must_use]
     pub fn new(principals: Principals, issuing: Arc<dyn Sts>, probing: Arc<dyn Sts>) -> Self {
         let first_hops = Cache::builder().max_capacity(MOST_FIRST_HOPS).expire_after(UntilSpent).build();
-        Self { principals, issuing, probing, first_hops }
+        Self { principals, issuing, probing, first_hops, alarms: None }
+    }
+
+    /// A first hop that AWS refuses has the principal looked at.
+    #[must_use]
+    pub fn alarming(self, orders: Orders) -> Self {
+        Self { alarms: Some(orders), ..self }
     }
 
     /// A session in the customer's role, for a purpose. `first_hop_policy` binds the first hop to the tenant's external IDs.
@@ -171,8 +183,54 @@ impl Chain {
         self.probing.caller_account(keys, Some(region)).await
     }
 
-    /// The cached first hop, or a new one: made once, however many wait for it.
+    /// A first hop that no revocation has reached. The bucket is asked each time, so that a revocation holds on every instance at once.
     async fn first_hop(
+        &self,
+        key: &FirstHop,
+        sts: &dyn Sts,
+        duration: SessionDuration,
+        session_name: &str,
+    ) -> Result<Arc<Session>, ChainError> {
+        let mut began = self.cached_or_made(key, sts, duration, session_name).await?;
+        // One of before the revocation, and then one of the same second, give way.
+        for _ in 0..2 {
+            let denied = self.denied(key.tenant).await?;
+            let Some(denied) = denied.filter(|denied| began.issued_at < *denied) else { return Ok(began) };
+            self.forget(key, &began).await;
+            let wait = Timestamp::now().until(denied);
+            if wait > LONGEST_WAIT {
+                break;
+            }
+            tokio::time::sleep(wait).await;
+            began = self.cached_or_made(key, sts, duration, session_name).await?;
+        }
+        match self.denied(key.tenant).await? {
+            Some(denied) if began.issued_at < denied => {
+                self.forget(key, &began).await;
+                let failure = Failure::new(FailureKind::Indeterminate(aws::Unclear::NotSent), None);
+                Err(ChainError::Sts { hop: Hop::Principal, failure })
+            }
+            _ => Ok(began),
+        }
+    }
+
+    /// Sessions that began before this are not used any more.
+    async fn denied(&self, tenant: TenantId) -> Result<Option<Timestamp>, ChainError> {
+        let denied = self.principals.denied_before(tenant).await.map_err(ChainError::Principal)?;
+        Ok(denied.map(|before| before.plus(CLEAR_OF_DENIED)))
+    }
+
+    /// Drops this very session; one that another has put in its place meanwhile stays.
+    async fn forget(&self, key: &FirstHop, spent: &Arc<Session>) {
+        let is_it = |entry: Option<moka::Entry<FirstHop, Arc<Session>>>| {
+            let same = entry.is_some_and(|entry| Arc::ptr_eq(entry.value(), spent));
+            std::future::ready(if same { Op::Remove } else { Op::Nop })
+        };
+        self.first_hops.entry(key.clone()).and_compute_with(is_it).await;
+    }
+
+    /// The cached first hop, or a new one: made once, however many wait for it.
+    async fn cached_or_made(
         &self,
         key: &FirstHop,
         sts: &dyn Sts,
@@ -190,9 +248,14 @@ impl Chain {
                 region: None,
             };
             let answer = sts.assume_role(&principal.keys, &call).await;
-            answer
-                .map(|answer| Arc::new(answer.value))
-                .map_err(|failure| ChainError::Sts { hop: Hop::Principal, failure })
+            answer.map(|answer| Arc::new(answer.value)).map_err(|failure| {
+                if let Some(orders) = &self.alarms
+                    && !matches!(failure.kind, FailureKind::Indeterminate(_))
+                {
+                    orders.doubt(key.tenant);
+                }
+                ChainError::Sts { hop: Hop::Principal, failure }
+            })
         };
         self.first_hops.try_get_with_by_ref(key, make).await.map_err(|shared| (*shared).clone())
     }
@@ -200,7 +263,7 @@ impl Chain {
     async fn second_hop(
         &self,
         key: &FirstHop,
-        first: &Session,
+        first: &Arc<Session>,
         sts: &dyn Sts,
         call: &AssumeRole<'_>,
     ) -> Result<Answer<Session>, ChainError> {
@@ -210,6 +273,13 @@ impl Chain {
                 // The first hop's own session is no longer good: the next try makes a new one.
                 if failure.is("ExpiredToken") || failure.is("InvalidClientTokenId") {
                     self.first_hops.invalidate(key).await;
+                }
+                // Revoked while we asked: the refusal is our own, and says nothing about the customer's role.
+                if failure.kind == FailureKind::Refused
+                    && self.denied(key.tenant).await?.is_some_and(|denied| first.issued_at < denied)
+                {
+                    self.forget(key, first).await;
+                    return Err(ChainError::Sts { hop: Hop::Principal, failure });
                 }
                 Err(ChainError::Sts { hop: Hop::Customer, failure })
             }

@@ -8,6 +8,8 @@ use messaging::NatsConfig;
 use runtime::HttpConfig;
 use telemetry::LogConfig;
 
+use crate::principal::Pace;
+
 /// What the program is asked to do.
 pub type Invocation = runtime::usage::Invocation<ServeArgs, Command>;
 
@@ -76,12 +78,37 @@ pub struct BrokerConfig {
     /// Seconds for which a role that refuses us may just not have settled in IAM.
     #[arg(long, env = "ROLEBRIDGE_SETTLE_SECONDS", default_value_t = 45, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=300))]
     pub settle_seconds: u64,
+
+    /// Days after which a principal's access key has been changed.
+    #[arg(long, env = "ROLEBRIDGE_KEY_ROTATION", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=365))]
+    pub key_rotation: u64,
+
+    /// Seconds for which an old access key stays, disabled, before it is deleted.
+    #[arg(long, env = "ROLEBRIDGE_KEY_GRACE", default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86400))]
+    pub key_grace: u64,
+
+    /// Seconds after which each principal is compared with what it must be.
+    #[arg(long, env = "ROLEBRIDGE_RECONCILE_INTERVAL", default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub reconcile_interval: u64,
+
+    /// ARN of the managed policy that bounds principals: an output of the provider's template.
+    #[arg(long, env = "ROLEBRIDGE_PERMISSIONS_BOUNDARY", value_name = "ARN")]
+    pub permissions_boundary: Option<String>,
 }
 
 impl BrokerConfig {
     #[must_use]
     pub fn settle(&self) -> Duration {
         Duration::from_secs(self.settle_seconds)
+    }
+
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        Pace {
+            period: Duration::from_secs(self.key_rotation * 24 * 3600),
+            settle: self.settle(),
+            grace: Duration::from_secs(self.key_grace),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! role-chain-broker: one IAM user and role for each tenant, the three-way probe, and credentials sealed to whoever may have them.
 //!
-//! - `principal`: makes them when a tenant is created; `wrap`: their access keys are stored wrapped.
+//! - `principal`: makes them when a tenant is created, watches them, changes their keys, removes them; `wrap`: their access keys are stored wrapped.
 //! - `sts`, `chain`: user -> principal role -> customer role.
 //! - `look`: what a role lets itself be asked, and which purposes' permissions are there.
 //! - `jobs`, `probe`: prove that a role demands our external ID, and report the evidence.
@@ -23,7 +23,7 @@ pub mod purpose;
 pub mod sts;
 pub mod wrap;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aws::Patience;
 use contracts::Stream;
@@ -43,7 +43,7 @@ use crate::{
     jobs::Jobs,
     look::{Looker, RealOwnRole, RealReads, UnusableHttp},
     metrics::Metrics,
-    principal::{Bucket, Layout, Maker, Principals, RealIam},
+    principal::{Bucket, Keeper, Layout, Maker, Principals, RealIam, Revoker, Rotator},
     probe::Prober,
     sts::RealSts,
     wrap::{KeyWrapper, KmsKey, LocalKey, WrapError},
@@ -102,8 +102,25 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     let metrics = Metrics::new(&telemetry::meter());
     let principals = Principals::new(bucket.clone(), wrapper.clone());
     let sts = |patience| Arc::new(RealSts::new(sdk.clone(), patience, metrics.clone()));
-    let chain = Arc::new(Chain::new(principals, sts(ISSUING), sts(PROBING)));
-    let maker = Arc::new(Maker { layout: layout.clone(), iam: Arc::new(RealIam::new(&sdk)), store: bucket, wrapper });
+    let probing = sts(PROBING);
+    let maker = Arc::new(Maker {
+        layout: layout.clone(),
+        iam: Arc::new(RealIam::new(&sdk)),
+        store: bucket,
+        wrapper,
+        settle: config.broker.settle(),
+    });
+    let rotator = Rotator { maker: maker.clone(), sts: probing.clone(), herald: Arc::new(bus.clone()), pace: config.broker.pace() };
+    let keeper = Arc::new(Keeper {
+        maker: maker.clone(),
+        rotator,
+        metrics: metrics.clone(),
+        interval: Duration::from_secs(config.broker.reconcile_interval),
+        holder: uuid::Uuid::now_v7(),
+        unspoken: Some(principal::STRANGER),
+    });
+    let (orders, ordered) = principal::orders();
+    let chain = Arc::new(Chain::new(principals, sts(ISSUING), probing).alarming(orders));
     let prober = Arc::new(Prober::new(chain.clone(), metrics.clone()));
     let looker = Looker {
         chain: chain.clone(),
@@ -125,7 +142,9 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     let endpoints = issue::serve(&bus, issuer).await.map_err(RunError::Bus)?;
 
     let (health, tasks) = (Health::new(), Supervisor::new(shutdown));
-    let jobs = Jobs { bus: bus.clone(), prober, looker, settle: config.broker.settle(), shutdown: tasks.token() };
+    let revoker = Arc::new(Revoker { maker: maker.clone() });
+    let settle = config.broker.settle();
+    let jobs = Jobs { bus: bus.clone(), prober, looker, revoker, settle, shutdown: tasks.token() };
     tasks.spawn("aws account", aws_account::check(sdk, layout.account, health.part("aws"), tasks.token()));
     tasks.spawn("nats health", watch_nats(bus.clone(), health.part("nats"), tasks.token()));
     tasks.spawn("grants", grants.follow(health.part("grants"), tasks.token()));
@@ -135,6 +154,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
         "principals",
         messaging::consume(bus.clone(), principal::consumer(), principal::router(bus.clone(), maker), tasks.token()),
     );
+    tasks.spawn("principals' upkeep", principal::keep(keeper, ordered, tasks.token()));
     tasks.spawn("jobs", messaging::consume(bus.clone(), jobs::consumer(), jobs::router(jobs), tasks.token()));
     tasks.spawn("connections in use", issue::tell_used(used, bus.clone(), tasks.token()));
     tasks.spawn("endpoints", endpoints.run(tasks.token()));
@@ -169,6 +189,7 @@ async fn aws(config: &BrokerConfig) -> Result<(aws::SdkConfig, Layout), RunError
         partition: region.partition(),
         account: config.provider_account.clone(),
         path: config.principal_path.clone(),
+        boundary: config.permissions_boundary.clone(),
     };
     Ok((sdk, layout))
 }

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use aws::{Failure, FailureKind};
-use contracts::verification::{PermissionCheck, Probe, ProbeOutcome, PurposeEvidence, PurposeOutcome};
+use contracts::{
+    tenant::Drift,
+    verification::{PermissionCheck, Probe, ProbeOutcome, PurposeEvidence, PurposeOutcome},
+};
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, Meter},
+    metrics::{Counter, Gauge, Histogram, Meter},
 };
 
 /// The instruments; cheap to clone.
@@ -17,6 +20,10 @@ pub struct Metrics {
     sts: Counter<u64>,
     probes: Counter<u64>,
     purposes: Counter<u64>,
+    rotations: Counter<u64>,
+    drifts: Counter<u64>,
+    key_age: Gauge<f64>,
+    look_age: Gauge<f64>,
 }
 
 impl Metrics {
@@ -44,6 +51,22 @@ impl Metrics {
                 .u64_counter("rolebridge_purpose_checks")
                 .with_description("Looks at the permissions of a purpose, by how and by outcome")
                 .build(),
+            rotations: meter
+                .u64_counter("rolebridge_key_rotations")
+                .with_description("Access keys of principals that were changed, and steps that failed, by result")
+                .build(),
+            drifts: meter
+                .u64_counter("rolebridge_principal_drifts")
+                .with_description("What was found changed of principals, by kind and by whether it was mended")
+                .build(),
+            key_age: meter
+                .f64_gauge("rolebridge_principal_key_age_seconds")
+                .with_description("Age of the oldest access key in use, as of the last round")
+                .build(),
+            look_age: meter
+                .f64_gauge("rolebridge_principal_look_age_seconds")
+                .with_description("Time since the principal that was not looked at for longest was, as of the last round")
+                .build(),
         }
     }
 
@@ -64,6 +87,32 @@ impl Metrics {
             Some(FailureKind::Other) => "error",
         };
         self.sts.add(1, &[KeyValue::new("action", action), KeyValue::new("result", result)]);
+    }
+
+    /// `result` is `done` or `failed`.
+    pub fn rotation(&self, result: &'static str) {
+        self.rotations.add(1, &[KeyValue::new("result", result)]);
+    }
+
+    pub fn drift(&self, drift: Drift, mended: bool) {
+        let kind = match drift {
+            Drift::UserMissing => "user-missing",
+            Drift::UserPolicy => "user-policy",
+            Drift::RoleMissing => "role-missing",
+            Drift::RoleReplaced => "role-replaced",
+            Drift::RoleTrust => "role-trust",
+            Drift::RolePolicy => "role-policy",
+            Drift::Boundary => "boundary",
+            Drift::AccessKeyMissing => "access-key-missing",
+            Drift::AccessKeyForeign => "access-key-foreign",
+        };
+        self.drifts.add(1, &[KeyValue::new("kind", kind), KeyValue::new("mended", mended)]);
+    }
+
+    /// Of the whole installation, as this instance saw it in its last round.
+    pub fn principals(&self, oldest_key: Duration, oldest_look: Duration) {
+        self.key_age.record(oldest_key.as_secs_f64(), &[]);
+        self.look_age.record(oldest_look.as_secs_f64(), &[]);
     }
 
     pub fn probe(&self, probe: Probe, outcome: ProbeOutcome) {

@@ -137,6 +137,8 @@ pub enum Drift {
     RoleReplaced,
     RoleTrust,
     RolePolicy,
+    /// The user or the role is not bound by the permissions boundary that is configured.
+    Boundary,
     /// The access key that is recorded is not among the user's keys, or is not active.
     AccessKeyMissing,
     /// A key of the user that nobody of ours made.

@@ -1,20 +1,23 @@
-//! Jobs from the registry: verify a connection, confirm a deletion. Each ends in a report; the registry decides what follows.
+//! Jobs from the registry: verify a connection, confirm a deletion, deny sessions, remove a principal. Each ends in a report; the registry decides
+//! what follows.
 //!
 //! A job that comes twice is done twice and reported with the same message ID, which is the job's: the registry knows it by that.
 
 mod confirm;
+mod revoke;
 mod verify;
 
 use std::{sync::Arc, time::Duration};
 
 use contracts::{
     CloudEvent, EventId, JobId, Message, Stream,
+    revocation::{DenySessions, RemovePrincipal},
     verification::{ConfirmDeletion, VerifyConnection},
 };
 use messaging::{ACK_WAIT, Backoff, Bus, ConsumerSpec, Disposition, Router};
 use tokio_util::sync::CancellationToken;
 
-use crate::{look::Looker, probe::Prober};
+use crate::{look::Looker, principal::Revoker, probe::Prober};
 
 /// What handlers of jobs need. Cheap to clone.
 #[derive(Clone)]
@@ -22,6 +25,7 @@ pub struct Jobs {
     pub bus: Bus,
     pub prober: Arc<Prober>,
     pub looker: Looker,
+    pub revoker: Arc<Revoker>,
     /// How long a role that refuses us may just not have settled.
     pub settle: Duration,
     pub shutdown: CancellationToken,
@@ -33,7 +37,14 @@ pub fn consumer() -> ConsumerSpec {
     ConsumerSpec {
         stream: Stream::Jobs,
         durable: "role-chain-broker-jobs",
-        filters: vec![VerifyConnection::SUBJECT.to_owned(), ConfirmDeletion::SUBJECT.to_owned()],
+        filters: [
+            VerifyConnection::SUBJECT,
+            ConfirmDeletion::SUBJECT,
+            DenySessions::SUBJECT,
+            RemovePrincipal::SUBJECT,
+        ]
+        .map(str::to_owned)
+        .into(),
         // Nearly all of a job is waiting.
         in_flight: 256,
         ack_wait: ACK_WAIT,
@@ -45,7 +56,7 @@ pub fn consumer() -> ConsumerSpec {
 
 #[must_use]
 pub fn router(jobs: Jobs) -> Router {
-    let (to_verify, to_confirm) = (jobs.clone(), jobs);
+    let (to_verify, to_confirm, to_deny, to_remove) = (jobs.clone(), jobs.clone(), jobs.clone(), jobs);
     Router::new()
         .on::<VerifyConnection, _, _>(move |event, _| {
             let jobs = to_verify.clone();
@@ -54,6 +65,14 @@ pub fn router(jobs: Jobs) -> Router {
         .on::<ConfirmDeletion, _, _>(move |event, delivery| {
             let jobs = to_confirm.clone();
             async move { jobs.confirm(event.data, delivery.attempt).await }
+        })
+        .on::<DenySessions, _, _>(move |event, delivery| {
+            let jobs = to_deny.clone();
+            async move { jobs.deny_sessions(event.data, delivery.attempt).await }
+        })
+        .on::<RemovePrincipal, _, _>(move |event, delivery| {
+            let jobs = to_remove.clone();
+            async move { jobs.remove_principal(event.data, delivery.attempt).await }
         })
 }
 

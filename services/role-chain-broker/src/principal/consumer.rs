@@ -34,6 +34,10 @@ pub fn router(bus: Bus, maker: Arc<Maker>) -> Router {
             let tenant = event.data.tenant;
             let record = match maker.make(tenant).await {
                 Ok(record) => record,
+                Err(MakeError::Removed) => {
+                    tracing::info!(%tenant, "the tenant has ended: its principal is not made again");
+                    return Disposition::Done;
+                }
                 Err(error) => return after_failure(tenant, &error),
             };
             // The same tenant makes the same event again: whoever hears it twice knows it by its tenant.

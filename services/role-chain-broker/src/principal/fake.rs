@@ -1,4 +1,4 @@
-//! IAM and the bucket in memory, with a failure at any step. For unit tests.
+//! IAM, STS, the bucket and the bus in memory, with a failure at any step. For unit tests.
 
 use std::{
     collections::HashMap,
@@ -7,24 +7,32 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use aws::{Failure, FailureKind, Unclear};
-use contracts::{AccountId, IamPath, Partition, RoleArn, TenantId, UserArn};
+use contracts::{AccountId, IamPath, Partition, Region, RoleArn, TenantId, Timestamp, UserArn};
+use messaging::{PublishError, RawMessage};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{
     Principals,
-    iam::{FoundRole, Iam},
+    herald::Herald,
+    iam::{FoundKey, FoundRole, FoundUser, Half, Iam},
+    keeper::Keeper,
     maker::Maker,
     policy::Layout,
-    record::Record,
+    record::{Record, Rotation, State},
+    revoke::Revoker,
+    rotation::{Pace, Rotator},
     store::{PrincipalStore, Revision, StoreError},
 };
 use crate::{
-    sts::Keys,
+    metrics::Metrics,
+    sts::{Answer, AssumeRole, Keys, Session, Sts},
     wrap::{KeyWrapper, LocalKey},
 };
 
@@ -37,9 +45,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub enum Cut {
     Before(usize),
     After(usize),
+    /// This step and all that follow: the program has died.
+    DeadBefore(usize),
+    /// This step still had its effect, and nobody was left to hear of it.
+    DeadAfter(usize),
 }
 
-/// Counts all steps of IAM and the bucket together and breaks one off.
+/// Counts all steps of IAM, STS, the bucket and the bus together and breaks off.
 #[derive(Debug, Default)]
 pub struct Knife {
     pub steps: AtomicUsize,
@@ -50,21 +62,44 @@ impl Knife {
     fn step<T, E>(&self, broken: E, effect: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let step = self.steps.fetch_add(1, Ordering::SeqCst);
         let cut = *lock(&self.cut);
-        if cut == Some(Cut::Before(step)) {
-            return Err(broken);
+        match cut {
+            Some(Cut::Before(at)) if at == step => return Err(broken),
+            Some(Cut::DeadBefore(at)) if at <= step => return Err(broken),
+            Some(Cut::DeadAfter(at)) if at < step => return Err(broken),
+            _ => {}
         }
         let result = effect();
-        if cut == Some(Cut::After(step)) { Err(broken) } else { result }
+        match cut {
+            Some(Cut::After(at) | Cut::DeadAfter(at)) if at == step => Err(broken),
+            _ => result,
+        }
+    }
+
+    /// Counts from nought again, and cuts there.
+    pub fn set(&self, cut: Option<Cut>) {
+        self.steps.store(0, Ordering::SeqCst);
+        *lock(&self.cut) = cut;
     }
 }
 
+/// An access key: its ID, and whether it is active.
+pub type Key = (String, bool);
+
 #[derive(Debug, Default)]
 pub struct World {
-    pub users: HashMap<String, (UserArn, Option<Value>)>,
-    pub roles: HashMap<String, (FoundRole, Option<Value>)>,
-    pub keys: Vec<String>,
+    pub users: HashMap<String, FoundUser>,
+    pub roles: HashMap<String, FoundRole>,
+    pub inline: HashMap<(Half, String), HashMap<String, Value>>,
+    pub attached: HashMap<(Half, String), Vec<String>>,
+    pub keys: Vec<Key>,
     pub keys_made: usize,
+    pub roles_made: usize,
     pub most_keys: usize,
+    /// How often a third key was asked for.
+    pub over_the_limit: usize,
+    /// New keys do not work yet.
+    pub unsettled: bool,
+    pub told: Vec<RawMessage>,
 }
 
 #[derive(Debug)]
@@ -90,107 +125,242 @@ impl FakeIam {
     }
 }
 
+impl World {
+    fn must_be(&self, half: Half, name: &str) -> Result<(), Failure> {
+        let there = match half {
+            Half::User => self.users.contains_key(name),
+            Half::Role => self.roles.contains_key(name),
+        };
+        if there { Ok(()) } else { Err(other("NoSuchEntity")) }
+    }
+
+    pub fn ids(&self) -> Vec<&str> {
+        self.keys.iter().map(|(id, _)| id.as_str()).collect()
+    }
+}
+
 #[async_trait]
 impl Iam for FakeIam {
-    async fn user(&self, name: &str) -> Result<Option<UserArn>, Failure> {
-        self.step(|world| Ok(world.users.get(name).map(|(arn, _)| arn.clone()))).await
+    async fn user(&self, name: &str) -> Result<Option<FoundUser>, Failure> {
+        self.step(|world| Ok(world.users.get(name).cloned())).await
     }
-    async fn create_user(&self, path: &IamPath, name: &str, _: TenantId) -> Result<(), Failure> {
+    async fn create_user(
+        &self,
+        path: &IamPath,
+        name: &str,
+        _: TenantId,
+        boundary: Option<&str>,
+    ) -> Result<(), Failure> {
         let arn = UserArn::new(&self.layout.partition, &self.layout.account, path, name).unwrap();
         self.step(|world| {
-            world.users.entry(name.to_owned()).or_insert((arn, None));
-            Ok(())
-        })
-        .await
-    }
-    async fn user_policy(&self, user: &str) -> Result<Option<Value>, Failure> {
-        self.step(|world| Ok(world.users.get(user).and_then(|(_, policy)| policy.clone()))).await
-    }
-    async fn put_user_policy(&self, user: &str, policy: &Value) -> Result<(), Failure> {
-        self.step(|world| {
-            world.users.get_mut(user).ok_or_else(|| other("NoSuchEntity"))?.1 = Some(policy.clone());
+            world.users.entry(name.to_owned()).or_insert(FoundUser { arn, boundary: boundary.map(str::to_owned) });
             Ok(())
         })
         .await
     }
     async fn role(&self, name: &str) -> Result<Option<FoundRole>, Failure> {
-        self.step(|world| Ok(world.roles.get(name).map(|(role, _)| role.clone()))).await
+        self.step(|world| Ok(world.roles.get(name).cloned())).await
     }
-    async fn create_role(&self, path: &IamPath, name: &str, trust: &Value, _: TenantId) -> Result<(), Failure> {
+    async fn create_role(
+        &self,
+        path: &IamPath,
+        name: &str,
+        trust: &Value,
+        _: TenantId,
+        boundary: Option<&str>,
+    ) -> Result<(), Failure> {
         let arn = RoleArn::new(&self.layout.partition, &self.layout.account, path, name).unwrap();
         self.step(|world| {
-            if !world.users.values().any(|(user, _)| trust.to_string().contains(user.as_str())) {
+            if !world.users.values().any(|user| trust.to_string().contains(user.arn.as_str())) {
                 return Err(other("MalformedPolicyDocument"));
             }
-            let role = FoundRole { arn, trust: Some(trust.clone()) };
-            world.roles.entry(name.to_owned()).or_insert((role, None));
+            world.roles_made += 1;
+            let id = format!("AROA{}", world.roles_made);
+            let role = FoundRole { arn, id, trust: Some(trust.clone()), boundary: boundary.map(str::to_owned) };
+            world.roles.entry(name.to_owned()).or_insert(role);
             Ok(())
         })
         .await
     }
     async fn set_trust(&self, role: &str, trust: &Value) -> Result<(), Failure> {
         self.step(|world| {
-            world.roles.get_mut(role).ok_or_else(|| other("NoSuchEntity"))?.0.trust = Some(trust.clone());
+            world.roles.get_mut(role).ok_or_else(|| other("NoSuchEntity"))?.trust = Some(trust.clone());
             Ok(())
         })
         .await
     }
-    async fn role_policy(&self, role: &str) -> Result<Option<Value>, Failure> {
-        self.step(|world| Ok(world.roles.get(role).and_then(|(_, policy)| policy.clone()))).await
-    }
-    async fn put_role_policy(&self, role: &str, policy: &Value) -> Result<(), Failure> {
+    async fn set_boundary(&self, half: Half, name: &str, boundary: &str) -> Result<(), Failure> {
         self.step(|world| {
-            world.roles.get_mut(role).ok_or_else(|| other("NoSuchEntity"))?.1 = Some(policy.clone());
+            world.must_be(half, name)?;
+            let place = match half {
+                Half::User => world.users.get_mut(name).map(|user| &mut user.boundary),
+                Half::Role => world.roles.get_mut(name).map(|role| &mut role.boundary),
+            };
+            *place.unwrap() = Some(boundary.to_owned());
             Ok(())
         })
         .await
     }
-    async fn access_keys(&self, _: &str) -> Result<Vec<SecretString>, Failure> {
-        self.step(|world| Ok(world.keys.iter().map(|id| id.as_str().into()).collect())).await
-    }
-    async fn create_access_key(&self, _: &str) -> Result<Keys, Failure> {
+    async fn delete(&self, half: Half, name: &str) -> Result<(), Failure> {
         self.step(|world| {
+            let of = (half, name.to_owned());
+            let bound = world.inline.get(&of).is_some_and(|policies| !policies.is_empty())
+                || world.attached.get(&of).is_some_and(|policies| !policies.is_empty())
+                || (half == Half::User && !world.keys.is_empty());
+            if bound {
+                return Err(other("DeleteConflict"));
+            }
+            match half {
+                Half::User => drop(world.users.remove(name)),
+                Half::Role => drop(world.roles.remove(name)),
+            }
+            Ok(())
+        })
+        .await
+    }
+    async fn policies(&self, half: Half, name: &str) -> Result<Vec<String>, Failure> {
+        let of = (half, name.to_owned());
+        self.step(|world| Ok(world.inline.get(&of).map(|all| all.keys().cloned().collect()).unwrap_or_default())).await
+    }
+    async fn policy(&self, half: Half, name: &str, policy: &str) -> Result<Option<Value>, Failure> {
+        let of = (half, name.to_owned());
+        self.step(|world| Ok(world.inline.get(&of).and_then(|all| all.get(policy).cloned()))).await
+    }
+    async fn put_policy(&self, half: Half, name: &str, policy: &str, document: &Value) -> Result<(), Failure> {
+        self.step(|world| {
+            world.must_be(half, name)?;
+            let all = world.inline.entry((half, name.to_owned())).or_default();
+            all.insert(policy.to_owned(), document.clone());
+            Ok(())
+        })
+        .await
+    }
+    async fn delete_policy(&self, half: Half, name: &str, policy: &str) -> Result<(), Failure> {
+        self.step(|world| {
+            world.inline.entry((half, name.to_owned())).or_default().remove(policy);
+            Ok(())
+        })
+        .await
+    }
+    async fn attached(&self, half: Half, name: &str) -> Result<Vec<String>, Failure> {
+        self.step(|world| Ok(world.attached.get(&(half, name.to_owned())).cloned().unwrap_or_default())).await
+    }
+    async fn detach(&self, half: Half, name: &str, policy_arn: &str) -> Result<(), Failure> {
+        self.step(|world| {
+            world.attached.entry((half, name.to_owned())).or_default().retain(|arn| arn != policy_arn);
+            Ok(())
+        })
+        .await
+    }
+    async fn access_keys(&self, _: &str) -> Result<Vec<FoundKey>, Failure> {
+        let found = |(id, active): &Key| FoundKey { id: id.as_str().into(), active: *active };
+        self.step(|world| Ok(world.keys.iter().map(found).collect())).await
+    }
+    async fn create_access_key(&self, user: &str) -> Result<Keys, Failure> {
+        self.step(|world| {
+            world.must_be(Half::User, user)?;
             if world.keys.len() >= 2 {
+                world.over_the_limit += 1;
                 return Err(other("LimitExceeded"));
             }
             world.keys_made += 1;
             let id = format!("AKIAFAKE{:012}", world.keys_made);
-            world.keys.push(id.clone());
+            world.keys.push((id.clone(), true));
             world.most_keys = world.most_keys.max(world.keys.len());
             Ok(Keys { access_key_id: id.into(), secret_access_key: "canary".into(), session_token: None })
         })
         .await
     }
+    async fn set_key_active(&self, _: &str, id: &SecretString, active: bool) -> Result<(), Failure> {
+        self.step(|world| {
+            for key in world.keys.iter_mut().filter(|key| key.0 == id.expose_secret()) {
+                key.1 = active;
+            }
+            Ok(())
+        })
+        .await
+    }
     async fn delete_access_key(&self, _: &str, id: &SecretString) -> Result<(), Failure> {
         self.step(|world| {
-            world.keys.retain(|key| key != id.expose_secret());
+            world.keys.retain(|key| key.0 != id.expose_secret());
             Ok(())
         })
         .await
     }
 }
 
+/// STS lets in who has an active key.
+#[async_trait]
+impl Sts for FakeIam {
+    async fn assume_role(&self, keys: &Keys, call: &AssumeRole<'_>) -> Result<Answer<Session>, Failure> {
+        let issued_at = Timestamp::now();
+        let expires_at = issued_at.plus(Duration::from_secs(call.duration.seconds().into()));
+        let value = Session { keys: keys.clone(), issued_at, expires_at };
+        self.step(|world| {
+            let id = keys.access_key_id.expose_secret();
+            let works = !world.unsettled && world.keys.iter().any(|(key, active)| key == id && *active);
+            if works { Ok(Answer { value, request_id: None }) } else { Err(other("InvalidClientTokenId")) }
+        })
+        .await
+    }
+    async fn caller_account(&self, _: &Keys, _: Option<&Region>) -> Result<Answer<AccountId>, Failure> {
+        Err(broken())
+    }
+}
+
+#[async_trait]
+impl Herald for FakeIam {
+    async fn tell(&self, message: &RawMessage) -> Result<(), PublishError> {
+        let source = messaging::async_nats::jetstream::context::PublishErrorKind::TimedOut.into();
+        let broken = PublishError::NotAcknowledged { subject: message.subject.clone(), source };
+        self.knife.step(broken, || {
+            let told = &mut lock(&self.world).told;
+            // As the stream does.
+            if !told.iter().any(|known| known.id == message.id) {
+                told.push(message.clone());
+            }
+            Ok(())
+        })
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct FakeStore {
-    records: Mutex<HashMap<TenantId, (Record, Revision)>>,
+    pub records: Mutex<HashMap<TenantId, (Record, Revision)>>,
     knife: Arc<Knife>,
 }
 
 impl FakeStore {
-    pub fn age(&self, tenant: TenantId, span: std::time::Duration) {
-        if let Some((record, _)) = lock(&self.records).get_mut(&tenant) {
-            record.updated_at = contracts::Timestamp::from(record.updated_at.inner() - span);
+    /// As if everything in the record had happened so much earlier.
+    pub fn age(&self, tenant: TenantId, span: Duration) {
+        let earlier = |at: &mut Timestamp| *at = Timestamp::from(at.inner() - span);
+        let mut records = lock(&self.records);
+        let Some((record, _)) = records.get_mut(&tenant) else { return };
+        earlier(&mut record.updated_at);
+        record.looked_at.as_mut().map(earlier);
+        record.lease.as_mut().map(|lease| earlier(&mut lease.until));
+        let State::Ready { made_at, rotation, .. } = &mut record.state else { return };
+        made_at.as_mut().map(earlier);
+        match rotation {
+            Some(Rotation::Proving { made_at: at, .. } | Rotation::Retiring { since: at, .. }) => earlier(at),
+            Some(Rotation::Making { .. }) | None => {}
         }
+    }
+
+    pub fn record(&self, tenant: TenantId) -> Record {
+        lock(&self.records)[&tenant].0.clone()
     }
 }
 
 #[async_trait]
 impl PrincipalStore for FakeStore {
     async fn get(&self, tenant: TenantId) -> Result<Option<(Record, Revision)>, StoreError> {
+        tokio::task::yield_now().await;
         let broken = StoreError::Unavailable { operation: "read", problem: "cut".to_owned() };
         self.knife.step(broken, || Ok(lock(&self.records).get(&tenant).cloned()))
     }
     async fn put(&self, record: &Record, replaces: Option<Revision>) -> Result<Revision, StoreError> {
+        tokio::task::yield_now().await;
         let broken = StoreError::Unavailable { operation: "written", problem: "cut".to_owned() };
         self.knife.step(broken, || {
             let mut records = lock(&self.records);
@@ -203,15 +373,19 @@ impl PrincipalStore for FakeStore {
             Ok(next)
         })
     }
+    async fn tenants(&self) -> Result<Vec<TenantId>, StoreError> {
+        Ok(lock(&self.records).keys().copied().collect())
+    }
 }
 
-/// A maker over a world in memory.
+/// A maker, and whoever works with it, over a world in memory.
 pub struct Bench {
     pub iam: Arc<FakeIam>,
     pub store: Arc<FakeStore>,
     pub wrapper: Arc<dyn KeyWrapper>,
     pub knife: Arc<Knife>,
-    pub maker: Maker,
+    pub maker: Arc<Maker>,
+    pub revoker: Revoker,
 }
 
 pub fn wrapper() -> Arc<dyn KeyWrapper> {
@@ -223,23 +397,65 @@ pub fn wrapper() -> Arc<dyn KeyWrapper> {
 
 impl Default for Bench {
     fn default() -> Self {
+        Self::bounded(None)
+    }
+}
+
+impl Bench {
+    pub fn bounded(boundary: Option<&str>) -> Self {
         let layout = Layout {
             partition: Partition::parse("aws").unwrap(),
             account: AccountId::parse("111111111111").unwrap(),
             path: IamPath::parse("/rolebridge/").unwrap(),
+            boundary: boundary.map(str::to_owned),
         };
         let knife = Arc::new(Knife::default());
         let iam = Arc::new(FakeIam { world: Mutex::default(), knife: knife.clone(), layout: layout.clone() });
         let store = Arc::new(FakeStore { knife: knife.clone(), ..FakeStore::default() });
         let wrapper = wrapper();
-        let maker = Maker { layout, iam: iam.clone(), store: store.clone(), wrapper: wrapper.clone() };
-        Self { iam, store, wrapper, knife, maker }
+        let settle = Duration::from_secs(60);
+        let maker = Maker { layout, iam: iam.clone(), store: store.clone(), wrapper: wrapper.clone(), settle };
+        let maker = Arc::new(maker);
+        Self { iam, store, wrapper, knife, revoker: Revoker { maker: maker.clone() }, maker }
+    }
+
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        lock(&self.iam.world)
+    }
+
+    pub fn rotator(&self) -> Rotator {
+        let (settle, grace) = (Duration::from_secs(10), Duration::from_secs(100));
+        let pace = Pace { period: Duration::from_secs(30 * 24 * 3600), settle, grace };
+        Rotator { maker: self.maker.clone(), sts: self.iam.clone(), herald: self.iam.clone(), pace }
+    }
+
+    /// One more instance.
+    pub fn keeper(&self) -> Keeper {
+        Keeper {
+            maker: self.maker.clone(),
+            rotator: self.rotator(),
+            metrics: Metrics::new(&opentelemetry::global::meter("test")),
+            interval: Duration::from_secs(600),
+            holder: Uuid::now_v7(),
+            unspoken: None,
+        }
+    }
+
+    pub fn principals(&self) -> Principals {
+        Principals::new(self.store.clone(), self.wrapper.clone())
     }
 }
 
 /// A tenant whose principal stands, and its role.
 pub async fn ready_principal(tenant: TenantId) -> (Principals, RoleArn) {
+    let (_, principals, role) = ready_bench(tenant).await;
+    (principals, role)
+}
+
+/// The same, with what is behind it.
+pub async fn ready_bench(tenant: TenantId) -> (Bench, Principals, RoleArn) {
     let bench = Bench::default();
     let record = bench.maker.make(tenant).await.unwrap();
-    (Principals::new(bench.store, bench.wrapper), record.role_arn)
+    let principals = bench.principals();
+    (bench, principals, record.role_arn)
 }

@@ -4,29 +4,29 @@
 //! its maker's own claim; and keys that are not in the record are deleted. A crash between making and storing leaves a key that nobody knows,
 //! which the next run removes. With several instances at work the last claim wins, and the others throw their keys away. Never more than two
 //! keys exist (IAM's own limit), and a recorded key is never deleted.
+//!
+//! What is there and must not be (other policies, other keys) is taken away: user and role are the broker's alone.
 
 use std::{sync::Arc, time::Duration};
 
 use aws::Failure;
 use contracts::{ParseIdentityError, TenantId, Timestamp};
-use secrecy::{ExposeSecret as _, SecretString};
+use messaging::PublishError;
+use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::{
-    iam::Iam,
+    iam::{FoundKey, Half, Iam},
     policy::{Layout, Plan},
-    record::{self, Record, RecordError, State},
-    store::{PrincipalStore, Revision, StoreError},
+    record::{self, Record, RecordError, Rotation, State},
+    store::{PrincipalStore, StoreError, amend},
 };
 use crate::{
     sts::Keys,
-    wrap::{KeyWrapper, WrapError},
+    wrap::{KeyWrapper, WrapError, Wrapped},
 };
 
-/// `ListAccessKeys` may not show a new key at once: for this long a recorded key is believed without being listed.
-const LISTED_WITHIN: Duration = Duration::from_secs(60);
-
-/// Why there is no principal yet. All but [`MakeError::Foreign`] pass with time or with a changed configuration: try again.
+/// Why a principal is not as it should be. All but [`MakeError::Foreign`] and [`MakeError::Removed`] pass with time or with a changed configuration: try again.
 #[derive(Debug, thiserror::Error)]
 pub enum MakeError {
     #[error("IAM did not {step} of the tenant's principal")]
@@ -49,11 +49,19 @@ pub enum MakeError {
     Wrap(#[source] WrapError),
     #[error("the principal could not be written down")]
     Record(#[source] RecordError),
+    /// Its tenant has ended: it is being removed, or is gone, and is never made again.
+    #[error("the tenant has ended, and its principal with it")]
+    Removed,
+    /// Another instance works on it.
+    #[error("another instance is at work on the tenant's principal")]
+    Busy,
+    #[error("what happened to the principal could not be told")]
+    Tell(#[source] PublishError),
     #[error("path and tenant make no name that IAM takes: check ROLEBRIDGE_PRINCIPAL_PATH")]
     Name(#[source] ParseIdentityError),
 }
 
-fn iam(step: &'static str) -> impl FnOnce(Failure) -> MakeError {
+pub(super) fn iam(step: &'static str) -> impl FnOnce(Failure) -> MakeError {
     move |failure| match failure.is("MalformedPolicyDocument") {
         // "Invalid principal in policy": the documents are our own and well-formed.
         true => MakeError::NotSettled,
@@ -67,6 +75,8 @@ pub struct Maker {
     pub iam: Arc<dyn Iam>,
     pub store: Arc<dyn PrincipalStore>,
     pub wrapper: Arc<dyn KeyWrapper>,
+    /// IAM may not show at once what was made: for this long a recorded key is believed without being listed.
+    pub settle: Duration,
 }
 
 impl Maker {
@@ -77,20 +87,33 @@ impl Maker {
     /// # Errors
     /// See [`MakeError`]; what was done stays done.
     pub async fn make(&self, tenant: TenantId) -> Result<Record, MakeError> {
-        let plan = self.layout.plan(tenant).map_err(MakeError::Name)?;
+        let plan = self.plan(tenant)?;
+        let known = self.store.get(tenant).await.map_err(MakeError::Store)?.map(|(record, _)| record);
+        if known.as_ref().is_some_and(|record| matches!(record.state, State::Removing | State::Removed)) {
+            return Err(MakeError::Removed);
+        }
         self.user(&plan).await?;
         self.role(&plan).await?;
-        self.policies(&plan).await?;
+        for half in Half::ALL {
+            self.policies(&plan, half, known.as_ref().and_then(|record| record.denied_before)).await?;
+        }
         self.key(&plan).await
+    }
+
+    pub(super) fn plan(&self, tenant: TenantId) -> Result<Plan, MakeError> {
+        self.layout.plan(tenant).map_err(MakeError::Name)
     }
 
     async fn user(&self, plan: &Plan) -> Result<(), MakeError> {
         if self.iam.user(&plan.name).await.map_err(iam("read the user"))?.is_none() {
-            self.iam.create_user(&plan.path, &plan.name, plan.tenant).await.map_err(iam("make the user"))?;
+            let made = self.iam.create_user(&plan.path, &plan.name, plan.tenant, plan.boundary.as_deref()).await;
+            made.map_err(iam("make the user"))?;
         }
         match self.iam.user(&plan.name).await.map_err(iam("read the user"))? {
-            Some(arn) if arn == plan.user_arn => Ok(()),
-            Some(arn) => Err(MakeError::Foreign { kind: "user", found: arn.to_string() }),
+            Some(user) if user.arn != plan.user_arn => {
+                Err(MakeError::Foreign { kind: "user", found: user.arn.to_string() })
+            }
+            Some(user) => self.boundary(plan, Half::User, user.boundary.as_deref()).await,
             None => Err(MakeError::NotSettled),
         }
     }
@@ -98,77 +121,168 @@ impl Maker {
     async fn role(&self, plan: &Plan) -> Result<(), MakeError> {
         let trust = plan.trust();
         if self.iam.role(&plan.name).await.map_err(iam("read the role"))?.is_none() {
-            let made = self.iam.create_role(&plan.path, &plan.name, &trust, plan.tenant).await;
+            let boundary = plan.boundary.as_deref();
+            let made = self.iam.create_role(&plan.path, &plan.name, &trust, plan.tenant, boundary).await;
             made.map_err(iam("make the role"))?;
         }
         match self.iam.role(&plan.name).await.map_err(iam("read the role"))? {
             Some(role) if role.arn != plan.role_arn => {
                 Err(MakeError::Foreign { kind: "role", found: role.arn.to_string() })
             }
-            Some(role) if role.trust.as_ref() == Some(&trust) => Ok(()),
-            // Changed behind our back, or bound to an earlier user of the same name.
-            Some(_) => {
-                tracing::warn!(tenant = %plan.tenant, "the trust policy of the tenant's role was not ours: it is set again");
-                self.iam.set_trust(&plan.name, &trust).await.map_err(iam("set the trust policy of the role"))
+            Some(role) => {
+                // Changed behind our back, or bound to an earlier user of the same name.
+                if role.trust.as_ref() != Some(&trust) {
+                    tracing::warn!(tenant = %plan.tenant, "the trust policy of the tenant's role was not ours: it is set again");
+                    self.iam.set_trust(&plan.name, &trust).await.map_err(iam("set the trust policy of the role"))?;
+                }
+                self.boundary(plan, Half::Role, role.boundary.as_deref()).await
             }
             None => Err(MakeError::NotSettled),
         }
     }
 
-    async fn policies(&self, plan: &Plan) -> Result<(), MakeError> {
-        let wanted = plan.user_policy();
-        if self.iam.user_policy(&plan.name).await.map_err(iam("read the user's policy"))?.as_ref() != Some(&wanted) {
-            self.iam.put_user_policy(&plan.name, &wanted).await.map_err(iam("set the user's policy"))?;
+    async fn boundary(&self, plan: &Plan, half: Half, found: Option<&str>) -> Result<(), MakeError> {
+        match plan.boundary.as_deref() {
+            Some(wanted) if found != Some(wanted) => {
+                let set = self.iam.set_boundary(half, &plan.name, wanted).await;
+                set.map_err(iam("set the permissions boundary"))
+            }
+            _ => Ok(()),
         }
-        let wanted = plan.role_policy();
-        if self.iam.role_policy(&plan.name).await.map_err(iam("read the role's policy"))?.as_ref() != Some(&wanted) {
-            self.iam.put_role_policy(&plan.name, &wanted).await.map_err(iam("set the role's policy"))?;
+    }
+
+    /// Exactly the policies of the plan: what is missing or different is written, and what is not in it goes.
+    pub(super) async fn policies(
+        &self,
+        plan: &Plan,
+        half: Half,
+        denied_before: Option<Timestamp>,
+    ) -> Result<(), MakeError> {
+        let wanted = plan.policies(half, denied_before);
+        for (name, document) in &wanted {
+            let found = self.iam.policy(half, &plan.name, name).await.map_err(iam("read a policy"))?;
+            if found.as_ref() != Some(document) {
+                let put = self.iam.put_policy(half, &plan.name, name, document).await;
+                put.map_err(iam("set a policy"))?;
+            }
+        }
+        let keep = |name: &String| wanted.iter().any(|(wanted, _)| wanted == name);
+        self.strip(plan, half, keep).await
+    }
+
+    /// Takes away inline policies that are not to be kept, and every managed one.
+    pub(super) async fn strip(
+        &self,
+        plan: &Plan,
+        half: Half,
+        keep: impl Fn(&String) -> bool + Send + Sync,
+    ) -> Result<(), MakeError> {
+        let listed = self.iam.policies(half, &plan.name).await.map_err(iam("list the policies"))?;
+        for name in listed.iter().filter(|name| !keep(name)) {
+            self.iam.delete_policy(half, &plan.name, name).await.map_err(iam("delete a policy"))?;
+        }
+        for arn in self.iam.attached(half, &plan.name).await.map_err(iam("list the attached policies"))? {
+            self.iam.detach(half, &plan.name, &arn).await.map_err(iam("detach a policy"))?;
         }
         Ok(())
     }
 
     async fn key(&self, plan: &Plan) -> Result<Record, MakeError> {
-        let stored = self.store.get(plan.tenant).await.map_err(MakeError::Store)?;
+        let stored = self.store.get(plan.tenant).await.map_err(MakeError::Store)?.map(|(record, _)| record);
         let listed = self.iam.access_keys(&plan.name).await.map_err(iam("list the access keys"))?;
-        if let Some((record, _)) = &stored
-            && let State::Ready { key } = &record.state
-        {
-            let bytes = self.wrapper.unwrap(plan.tenant, key).await.map_err(MakeError::Wrap)?;
-            let ours = record::decode_key(&bytes).map_err(MakeError::Record)?.access_key_id;
-            if listed.iter().any(|id| same(id, &ours)) {
-                self.delete_all_but(plan, &listed, Some(&ours)).await?;
-                return Ok(record.clone());
+        let Some(record) = stored else { return self.new_key(plan).await };
+        match &record.state {
+            State::Removing | State::Removed => Err(MakeError::Removed),
+            State::Making { .. } => self.new_key(plan).await,
+            State::Ready { key, rotation, .. } => {
+                let known = self.known_keys(&record).await?;
+                let ours = self.key_id(plan.tenant, key).await?;
+                let found = listed.iter().any(|key| key.active && key.is(&ours));
+                if !found && listed.iter().any(|key| known.iter().any(|id| key.is(id) && !key.is(&ours))) {
+                    // Its rotation has another one, and goes on with that.
+                    return Ok(record);
+                }
+                if !found && record.updated_at.until(Timestamp::now()) >= self.settle {
+                    tracing::warn!(tenant = %plan.tenant, "the tenant's access key is gone from IAM or disabled: a new one is made");
+                    return self.new_key(plan).await;
+                }
+                // While another instance makes the next key, what is not recorded may be that one.
+                if found && !matches!(rotation, Some(Rotation::Making { .. })) {
+                    self.delete_all_but(plan, &listed, &known).await?;
+                }
+                Ok(record)
             }
-            if record.updated_at.until(Timestamp::now()) < LISTED_WITHIN {
-                return Ok(record.clone());
-            }
-            tracing::warn!(tenant = %plan.tenant, "the tenant's access key is gone from IAM: a new one is made");
         }
-        self.new_key(plan, stored.map(|(_, revision)| revision)).await
     }
 
-    async fn new_key(&self, plan: &Plan, replaces: Option<Revision>) -> Result<Record, MakeError> {
-        let record = |state| Record {
-            tenant: plan.tenant,
-            user_arn: plan.user_arn.clone(),
-            role_arn: plan.role_arn.clone(),
-            state,
-            updated_at: Timestamp::now(),
-        };
-        let claim = record(State::Making { claim: Uuid::now_v7() });
-        let claimed = self.store.put(&claim, replaces).await.map_err(MakeError::Store)?;
+    /// IDs of all the keys that are recorded, the one in use first.
+    pub(super) async fn known_keys(&self, record: &Record) -> Result<Vec<SecretString>, MakeError> {
+        let State::Ready { key, rotation, .. } = &record.state else { return Ok(Vec::new()) };
+        let mut known = vec![self.key_id(record.tenant, key).await?];
+        match rotation {
+            Some(Rotation::Proving { new: other, .. } | Rotation::Retiring { old: other, .. }) => {
+                known.push(self.key_id(record.tenant, other).await?);
+            }
+            Some(Rotation::Making { .. }) | None => {}
+        }
+        Ok(known)
+    }
+
+    pub(super) async fn key_id(&self, tenant: TenantId, key: &Wrapped) -> Result<SecretString, MakeError> {
+        Ok(self.open(tenant, key).await?.access_key_id)
+    }
+
+    pub(super) async fn open(&self, tenant: TenantId, key: &Wrapped) -> Result<Keys, MakeError> {
+        let bytes = self.wrapper.unwrap(tenant, key).await.map_err(MakeError::Wrap)?;
+        record::decode_key(&bytes).map_err(MakeError::Record)
+    }
+
+    async fn new_key(&self, plan: &Plan) -> Result<Record, MakeError> {
+        let claim = Uuid::now_v7();
+        self.claim(plan, claim).await?;
         // Listed after the claim: a key made under an earlier claim can no longer be stored.
         let orphans = self.iam.access_keys(&plan.name).await.map_err(iam("list the access keys"))?;
-        self.delete_all_but(plan, &orphans, None).await?;
+        self.delete_all_but(plan, &orphans, &[]).await?;
+        let (keys, ready) = self
+            .make_key(plan, |record, key| {
+                let mine = record.state == State::Making { claim };
+                if mine {
+                    record.enter(State::Ready { key, made_at: Some(Timestamp::now()), rotation: None });
+                }
+                mine
+            })
+            .await?;
+        // Another's key, made while we made ours and not storable any more.
+        let listed = self.iam.access_keys(&plan.name).await.map_err(iam("list the access keys"))?;
+        self.delete_all_but(plan, &listed, &[keys]).await?;
+        Ok(ready)
+    }
 
-        let keys = self.iam.create_access_key(&plan.name).await.map_err(iam("make the access key"))?;
-        match self.store_key(plan, &keys, claimed, record).await {
-            Ok(ready) => {
-                // Another's key, made while we made ours and not storable any more.
-                let listed = self.iam.access_keys(&plan.name).await.map_err(iam("list the access keys"))?;
-                self.delete_all_but(plan, &listed, Some(&keys.access_key_id)).await?;
-                Ok(ready)
+    async fn claim(&self, plan: &Plan, claim: Uuid) -> Result<(), MakeError> {
+        let making = State::Making { claim };
+        if self.store.get(plan.tenant).await.map_err(MakeError::Store)?.is_none() {
+            let record = Record::new(plan.tenant, plan.user_arn.clone(), plan.role_arn.clone(), making);
+            return self.store.put(&record, None).await.map(drop).map_err(MakeError::Store);
+        }
+        let claimed = amend(self.store.as_ref(), plan.tenant, |record| {
+            let open = !matches!(record.state, State::Removing | State::Removed);
+            if open {
+                record.enter(making.clone());
             }
+            open
+        });
+        claimed.await.map_err(MakeError::Store)?.map(drop).ok_or(MakeError::Removed)
+    }
+
+    /// Makes a key, wraps it, and stores it if `store` still wants to. Gives the key's ID and the record.
+    pub(super) async fn make_key(
+        &self,
+        plan: &Plan,
+        store: impl FnMut(&mut Record, Wrapped) -> bool + Send,
+    ) -> Result<(SecretString, Record), MakeError> {
+        let keys = self.iam.create_access_key(&plan.name).await.map_err(iam("make the access key"))?;
+        match self.store_key(plan, &keys, store).await {
+            Ok(ready) => Ok((keys.access_key_id, ready)),
             Err(error) => {
                 // Only where it is certain that it was not stored. Else it stays, and the next run sees whether it is in the record.
                 let lost = !matches!(error, MakeError::Store(StoreError::Unavailable { .. }));
@@ -184,32 +298,26 @@ impl Maker {
         &self,
         plan: &Plan,
         keys: &Keys,
-        claimed: Revision,
-        record: impl FnOnce(State) -> Record,
+        mut store: impl FnMut(&mut Record, Wrapped) -> bool + Send,
     ) -> Result<Record, MakeError> {
         let plain = record::encode_key(keys).map_err(MakeError::Record)?;
         let key = self.wrapper.wrap(plan.tenant, &plain).await.map_err(MakeError::Wrap)?;
-        let ready = record(State::Ready { key });
-        self.store.put(&ready, Some(claimed)).await.map_err(MakeError::Store)?;
-        Ok(ready)
+        let stored = amend(self.store.as_ref(), plan.tenant, |record| store(record, key.clone())).await;
+        stored.map_err(MakeError::Store)?.ok_or(MakeError::Store(StoreError::Conflict))
     }
 
-    async fn delete_all_but(
+    pub(super) async fn delete_all_but(
         &self,
         plan: &Plan,
-        listed: &[SecretString],
-        keep: Option<&SecretString>,
+        listed: &[FoundKey],
+        keep: &[SecretString],
     ) -> Result<(), MakeError> {
-        for id in listed.iter().filter(|id| keep.is_none_or(|keep| !same(id, keep))) {
+        for key in listed.iter().filter(|key| !keep.iter().any(|keep| key.is(keep))) {
             tracing::info!(tenant = %plan.tenant, "an access key that is not recorded is deleted");
-            self.iam.delete_access_key(&plan.name, id).await.map_err(iam("delete an access key"))?;
+            self.iam.delete_access_key(&plan.name, &key.id).await.map_err(iam("delete an access key"))?;
         }
         Ok(())
     }
-}
-
-fn same(a: &SecretString, b: &SecretString) -> bool {
-    a.expose_secret() == b.expose_secret()
 }
 
 #[cfg(test)]

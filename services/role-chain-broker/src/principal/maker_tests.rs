@@ -1,27 +1,29 @@
-use std::sync::{PoisonError, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use contracts::UserArn;
+use secrecy::ExposeSecret as _;
 
 use super::*;
 use crate::principal::{
-    Principals,
-    fake::{Bench, Cut},
+    fake::{Bench, Cut, World},
+    iam::FoundUser,
 };
 
-fn world(bench: &Bench) -> std::sync::MutexGuard<'_, crate::principal::fake::World> {
-    bench.iam.world.lock().unwrap_or_else(PoisonError::into_inner)
+fn world(bench: &Bench) -> std::sync::MutexGuard<'_, World> {
+    bench.world()
 }
 
 /// The principal can be used with a key that IAM has, and IAM has no other.
 async fn check_whole(bench: &Bench, tenant: TenantId) {
-    let principals = Principals::new(bench.store.clone(), bench.wrapper.clone());
-    let principal = principals.of(tenant).await.unwrap();
+    let principal = bench.principals().of(tenant).await.unwrap();
     let world = world(bench);
-    assert_eq!(world.keys, [principal.keys.access_key_id.expose_secret()]);
+    assert_eq!(world.ids(), [principal.keys.access_key_id.expose_secret()]);
     assert!(world.most_keys <= 2);
     assert_eq!((world.users.len(), world.roles.len()), (1, 1));
-    assert!(world.users.values().all(|(_, policy)| policy.is_some()));
-    assert!(world.roles.values().all(|(_, policy)| policy.is_some()));
+    let name = world.users.keys().next().unwrap();
+    for half in Half::ALL {
+        assert_eq!(world.inline[&(half, name.clone())].len(), 1);
+    }
 }
 
 #[tokio::test]
@@ -60,8 +62,9 @@ async fn broken_off_at_every_step_the_next_run_goes_on() {
 #[tokio::test]
 async fn a_crash_between_making_and_storing_leaves_an_orphan_that_the_next_run_deletes() {
     let (bench, tenant) = (Bench::default(), TenantId::new());
-    world(&bench).keys.push("AKIAORPHAN1".to_owned());
-    world(&bench).keys.push("AKIAORPHAN2".to_owned());
+    for orphan in ["AKIAORPHAN1", "AKIAORPHAN2"] {
+        world(&bench).keys.push((orphan.to_owned(), true));
+    }
     bench.maker.make(tenant).await.unwrap();
     check_whole(&bench, tenant).await;
 }
@@ -93,14 +96,18 @@ async fn a_changed_trust_or_policy_is_set_again() {
     let (bench, tenant) = (Bench::default(), TenantId::new());
     bench.maker.make(tenant).await.unwrap();
     let plan = bench.maker.layout.plan(tenant).unwrap();
-    for (role, policy) in world(&bench).roles.values_mut() {
+    for role in world(&bench).roles.values_mut() {
         role.trust = Some(serde_json::json!({ "Statement": "open to all" }));
-        *policy = None;
     }
+    let role = (Half::Role, plan.name.clone());
+    world(&bench).inline.get_mut(&role).unwrap().clear();
+    world(&bench).inline.get_mut(&role).unwrap().insert("more".to_owned(), serde_json::json!({}));
+    world(&bench).attached.insert(role.clone(), vec!["arn:aws:iam::aws:policy/AdministratorAccess".to_owned()]);
     bench.maker.make(tenant).await.unwrap();
     let world = world(&bench);
-    let (role, policy) = &world.roles[&plan.name];
-    assert_eq!((role.trust.as_ref(), policy.as_ref()), (Some(&plan.trust()), Some(&plan.role_policy())));
+    assert_eq!(world.roles[&plan.name].trust.as_ref(), Some(&plan.trust()));
+    assert_eq!(world.inline[&role].values().collect::<Vec<_>>(), [&plan.role_policy()]);
+    assert!(world.attached[&role].is_empty());
 }
 
 #[tokio::test]
@@ -108,7 +115,7 @@ async fn a_name_that_is_somebody_elses_is_left_alone() {
     let (bench, tenant) = (Bench::default(), TenantId::new());
     let plan = bench.maker.layout.plan(tenant).unwrap();
     let foreign = UserArn::parse(&format!("arn:aws:iam::111111111111:user/people/{}", plan.name)).unwrap();
-    world(&bench).users.insert(plan.name.clone(), (foreign, None));
+    world(&bench).users.insert(plan.name.clone(), FoundUser { arn: foreign, boundary: None });
     assert!(matches!(bench.maker.make(tenant).await, Err(MakeError::Foreign { kind: "user", .. })));
     assert_eq!(world(&bench).keys_made, 0);
 }

@@ -1,25 +1,34 @@
 //! Principals: for each tenant one IAM user and one IAM role in the provider's account, and the user's access key, wrapped, in a bucket.
 //!
 //! - `maker` makes one, step by step, each step reading first: it may be stopped anywhere and begun again.
-//! - `policy` says what user and role may do; `record` is what is stored; `iam` and `store` are the doors to AWS and NATS.
 //! - `stranger` is one principal of our own that no tenant has, for a probe.
+//! - `rotation` changes its access key; `drift` compares it with what it must be; `keeper` does both for every principal, when `rounds` says.
+//! - `revoke` denies what it has begun, and removes it.
+//! - `policy` says what user and role may do; `record` is what is stored; `iam`, `store` and `herald` are the doors to AWS and NATS.
 //! - `consumer` listens for new tenants and tells when their principal stands.
 //!
 //! What must not live here: customers' roles, STS.
 
 mod consumer;
+mod drift;
 #[cfg(test)]
 pub mod fake;
+mod herald;
 mod iam;
+mod keeper;
 mod maker;
 mod policy;
+mod real_iam;
 mod record;
+mod revoke;
+mod rotation;
+mod rounds;
 mod store;
 mod stranger;
 
 use std::sync::Arc;
 
-use contracts::{RoleArn, TenantId};
+use contracts::{RoleArn, TenantId, Timestamp};
 
 use crate::{
     sts::Keys,
@@ -27,10 +36,14 @@ use crate::{
 };
 
 pub use consumer::{consumer, router};
-pub use iam::RealIam;
-pub use maker::Maker;
+pub use keeper::{Keeper, whole};
+pub use maker::{MakeError, Maker};
 pub use policy::Layout;
+pub use real_iam::RealIam;
 pub use record::RecordError;
+pub use revoke::Revoker;
+pub use rotation::{Pace, Rotator};
+pub use rounds::{Orders, keep, orders};
 pub use store::{BUCKET, Bucket, PrincipalStore, Revision, StoreError};
 pub use stranger::{STRANGER, keep as keep_stranger};
 
@@ -42,6 +55,9 @@ pub enum PrincipalError {
     /// It is being made; about a second.
     #[error("the tenant has no principal yet")]
     NotReady,
+    /// Its tenant has ended.
+    #[error("the tenant's principal was removed")]
+    Removed,
     #[error("the principals' bucket could not be read")]
     Store(#[source] StoreError),
     #[error("the principal's access key could not be unwrapped")]
@@ -77,10 +93,25 @@ impl Principals {
     pub async fn of(&self, tenant: TenantId) -> Result<Principal, PrincipalError> {
         let (record, _) =
             self.store.get(tenant).await.map_err(PrincipalError::Store)?.ok_or(PrincipalError::NotReady)?;
-        let State::Ready { key } = record.state else {
-            return Err(PrincipalError::NotReady);
+        let key = match record.state {
+            State::Ready { key, .. } => key,
+            State::Making { .. } => return Err(PrincipalError::NotReady),
+            State::Removing | State::Removed => return Err(PrincipalError::Removed),
         };
         let bytes = self.wrapper.unwrap(tenant, &key).await.map_err(PrincipalError::Unwrap)?;
         Ok(Principal { role_arn: record.role_arn, keys: record::decode_key(&bytes).map_err(PrincipalError::Record)? })
+    }
+
+    /// The instant before which whatever the tenant's role began is denied.
+    ///
+    /// # Errors
+    /// When the bucket cannot be read, or the principal was removed.
+    pub async fn denied_before(&self, tenant: TenantId) -> Result<Option<Timestamp>, PrincipalError> {
+        match self.store.get(tenant).await.map_err(PrincipalError::Store)? {
+            Some((record, _)) if matches!(record.state, State::Removing | State::Removed) => {
+                Err(PrincipalError::Removed)
+            }
+            stored => Ok(stored.and_then(|(record, _)| record.denied_before)),
+        }
     }
 }

@@ -1,12 +1,15 @@
 //! Names and policies of a principal: as little as the chain needs.
 
-use contracts::{AccountId, IamPath, ParseIdentityError, Partition, RoleArn, TenantId, UserArn};
+use contracts::{AccountId, IamPath, ParseIdentityError, Partition, RoleArn, TenantId, Timestamp, UserArn};
 use serde_json::{Value, json};
 
+use super::iam::Half;
 use crate::purpose::customer_roles;
 
-/// Name of the one inline policy of each user and each role.
-pub(super) const POLICY_NAME: &str = "rolebridge-chain";
+/// Name of the inline policy of each user and each role that lets it work.
+const CHAIN: &str = "rolebridge-chain";
+/// Name of the inline policy of a role whose sessions of before an instant are denied.
+const REVOKED: &str = "rolebridge-revoked-sessions";
 
 /// Where principals live.
 #[derive(Debug, Clone)]
@@ -15,6 +18,8 @@ pub struct Layout {
     /// The provider's.
     pub account: AccountId,
     pub path: IamPath,
+    /// ARN of the managed policy that bounds what users and roles may ever do; none in installations of before there was one.
+    pub boundary: Option<String>,
 }
 
 /// Everything about one principal that follows from its tenant.
@@ -26,6 +31,7 @@ pub struct Plan {
     pub path: IamPath,
     pub user_arn: UserArn,
     pub role_arn: RoleArn,
+    pub boundary: Option<String>,
     partition: Partition,
 }
 
@@ -39,6 +45,7 @@ impl Layout {
             user_arn: UserArn::new(&self.partition, &self.account, &self.path, &name)?,
             role_arn: RoleArn::new(&self.partition, &self.account, &self.path, &name)?,
             path: self.path.clone(),
+            boundary: self.boundary.clone(),
             partition: self.partition.clone(),
             name,
         })
@@ -53,6 +60,29 @@ impl Plan {
             "Effect": "Allow",
             "Principal": { "AWS": self.user_arn.as_str() },
             "Action": "sts:AssumeRole",
+        }]})
+    }
+
+    /// The inline policies that user or role must have; no others, and no managed ones.
+    #[must_use]
+    pub fn policies(&self, half: Half, denied_before: Option<Timestamp>) -> Vec<(&'static str, Value)> {
+        match half {
+            Half::User => vec![(CHAIN, self.user_policy())],
+            Half::Role => {
+                let revoked = denied_before.map(|before| (REVOKED, Self::revoked_sessions(before)));
+                [Some((CHAIN, self.role_policy())), revoked].into_iter().flatten().collect()
+            }
+        }
+    }
+
+    /// Denies everything to sessions of the role that were issued before the instant
+    /// ([revoking sessions](https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_revoke-sessions.html)).
+    fn revoked_sessions(before: Timestamp) -> Value {
+        json!({ "Version": "2012-10-17", "Statement": [{
+            "Effect": "Deny",
+            "Action": "*",
+            "Resource": "*",
+            "Condition": { "DateLessThan": { "aws:TokenIssueTime": before.to_string() } },
         }]})
     }
 
@@ -90,6 +120,7 @@ mod tests {
             partition: Partition::parse("aws-us-gov").unwrap(),
             account: AccountId::parse("111111111111").unwrap(),
             path: IamPath::parse("/rolebridge/").unwrap(),
+            boundary: None,
         };
         let tenant = TenantId::new();
         let plan = layout.plan(tenant).unwrap();

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use contracts::TenantId;
+use futures::TryStreamExt as _;
 use messaging::async_nats::jetstream::kv;
 
 use super::record::{Record, RecordError};
@@ -31,6 +32,36 @@ pub trait PrincipalStore: Send + Sync {
 
     /// Writes only if the last value is `replaces` (`None`: if there is none).
     async fn put(&self, record: &Record, replaces: Option<Revision>) -> Result<Revision, StoreError>;
+
+    /// Every tenant that has a record.
+    async fn tenants(&self) -> Result<Vec<TenantId>, StoreError>;
+}
+
+/// Tries of one change against others who write the same record.
+const TRIES: usize = 10;
+
+/// Changes the record as it is at the moment; when another was faster, the change is considered anew. `None`: there is no record, or `change`
+/// did not want to.
+///
+/// # Errors
+/// As the store's.
+pub(super) async fn amend(
+    store: &dyn PrincipalStore,
+    tenant: TenantId,
+    mut change: impl FnMut(&mut Record) -> bool + Send,
+) -> Result<Option<Record>, StoreError> {
+    for _ in 0..TRIES {
+        let Some((mut record, revision)) = store.get(tenant).await? else { return Ok(None) };
+        if !change(&mut record) {
+            return Ok(None);
+        }
+        match store.put(&record, Some(revision)).await {
+            Ok(_) => return Ok(Some(record)),
+            Err(StoreError::Conflict) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(StoreError::Conflict)
 }
 
 /// The JetStream bucket.
@@ -73,5 +104,11 @@ impl PrincipalStore for Bucket {
                 _ => unavailable("written", error),
             }),
         }
+    }
+
+    async fn tenants(&self) -> Result<Vec<TenantId>, StoreError> {
+        let keys = self.0.keys().await.map_err(|error| unavailable("listed", error))?;
+        let keys: Vec<String> = keys.try_collect().await.map_err(|error| unavailable("listed", error))?;
+        Ok(keys.iter().filter_map(|key| key.parse().ok()).collect())
     }
 }

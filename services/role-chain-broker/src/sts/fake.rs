@@ -117,7 +117,7 @@ impl Sts for FakeSts {
             secret_access_key: "canary-secret".into(),
             session_token: Some("canary-token".into()),
         };
-        let session = Session { keys, expires_at: Timestamp::now().plus(lasts) };
+        let session = Session { keys, issued_at: Timestamp::now(), expires_at: Timestamp::now().plus(lasts) };
         Ok(Answer { value: session, request_id: Some("fake-request".to_owned()) })
     }
 

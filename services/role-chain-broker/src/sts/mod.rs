@@ -77,6 +77,8 @@ impl fmt::Debug for Keys {
 #[derive(Debug, Clone)]
 pub struct Session {
     pub keys: Keys,
+    /// By AWS's clock.
+    pub issued_at: Timestamp,
     pub expires_at: Timestamp,
 }
 
@@ -144,7 +146,7 @@ mod tests {
             secret_access_key: "canary".into(),
             session_token: Some("canary".into()),
         };
-        let session = Session { keys, expires_at: Timestamp::now() };
+        let session = Session { keys, issued_at: Timestamp::now(), expires_at: Timestamp::now() };
         assert!(!format!("{session:?}").to_lowercase().contains("canary"));
     }
 }

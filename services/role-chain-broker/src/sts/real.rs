@@ -1,5 +1,7 @@
 //! STS itself, through the AWS SDK.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use aws::{Failure, FailureKind, Patience, SdkConfig, Unclear, classify, traced};
 use aws_sdk_sts::{
@@ -10,7 +12,7 @@ use aws_sdk_sts::{
 use contracts::{AccountId, Region, Timestamp};
 use time::OffsetDateTime;
 
-use super::{Answer, AssumeRole, Keys, Session, Sts};
+use super::{Answer, AssumeRole, Keys, Session, SessionDuration, Sts};
 use crate::metrics::Metrics;
 
 /// STS at the endpoint of the region that is asked for, or where `AWS_ENDPOINT_URL[_STS]` says.
@@ -67,7 +69,7 @@ impl Sts for RealSts {
         let sent = async {
             let output = request.send().await.map_err(|error| classify(&error))?;
             let request_id = output.request_id().map(str::to_owned);
-            let session = output.credentials.and_then(session).ok_or_else(garbage)?;
+            let session = output.credentials.and_then(|given| session(given, call.duration)).ok_or_else(garbage)?;
             Ok(Answer { value: session, request_id })
         };
         self.counted("AssumeRole", sent).await
@@ -86,16 +88,19 @@ impl Sts for RealSts {
 }
 
 /// The SDK fills fields that were missing from the answer with nothing: such an answer is none.
-fn session(given: aws_sdk_sts::types::Credentials) -> Option<Session> {
+fn session(given: aws_sdk_sts::types::Credentials, lasts: SessionDuration) -> Option<Session> {
     let expires_at = OffsetDateTime::from_unix_timestamp(given.expiration.secs()).ok()?;
     let complete =
         [&given.access_key_id, &given.secret_access_key, &given.session_token].iter().all(|text| !text.is_empty());
+    // STS says only when it ends.
+    let issued_at = expires_at - Duration::from_secs(lasts.seconds().into());
     complete.then(|| Session {
         keys: Keys {
             access_key_id: given.access_key_id.into(),
             secret_access_key: given.secret_access_key.into(),
             session_token: Some(given.session_token.into()),
         },
+        issued_at: Timestamp::from(issued_at),
         expires_at: Timestamp::from(expires_at),
     })
 }
