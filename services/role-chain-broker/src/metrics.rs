@@ -65,7 +65,9 @@ impl Metrics {
                 .build(),
             look_age: meter
                 .f64_gauge("rolebridge_principal_look_age_seconds")
-                .with_description("Time since the principal that was not looked at for longest was, as of the last round")
+                .with_description(
+                    "Time since the principal that was not looked at for longest was, as of the last round",
+                )
                 .build(),
         }
     }

@@ -128,7 +128,11 @@ mod tests {
 
     fn issued(seconds: u64) -> Issued {
         let keys = Keys { access_key_id: "ASIA".into(), secret_access_key: "canary".into(), session_token: None };
-        let session = Session { keys, issued_at: Timestamp::now(), expires_at: Timestamp::now().plus(Duration::from_secs(seconds)) };
+        let session = Session {
+            keys,
+            issued_at: Timestamp::now(),
+            expires_at: Timestamp::now().plus(Duration::from_secs(seconds)),
+        };
         Issued { session, session_name: "job.cost-read".to_owned() }
     }
 

@@ -37,14 +37,9 @@ pub fn consumer() -> ConsumerSpec {
     ConsumerSpec {
         stream: Stream::Jobs,
         durable: "role-chain-broker-jobs",
-        filters: [
-            VerifyConnection::SUBJECT,
-            ConfirmDeletion::SUBJECT,
-            DenySessions::SUBJECT,
-            RemovePrincipal::SUBJECT,
-        ]
-        .map(str::to_owned)
-        .into(),
+        filters: [VerifyConnection::SUBJECT, ConfirmDeletion::SUBJECT, DenySessions::SUBJECT, RemovePrincipal::SUBJECT]
+            .map(str::to_owned)
+            .into(),
         // Nearly all of a job is waiting.
         in_flight: 256,
         ack_wait: ACK_WAIT,

@@ -26,7 +26,13 @@ impl Jobs {
         match self.revoker.deny(tenant, job.before).await {
             Ok(before) => {
                 tracing::info!(%tenant, %before, "what the tenant's role began before is denied");
-                self.done(job.job, tenant, RevocationAction::SessionsDenied, CredentialsRevoked { tenant, connection, before }).await
+                self.done(
+                    job.job,
+                    tenant,
+                    RevocationAction::SessionsDenied,
+                    CredentialsRevoked { tenant, connection, before },
+                )
+                .await
             }
             Err(error) => self.waiting(job.job, tenant, RevocationAction::SessionsDenied, &error, attempt).await,
         }

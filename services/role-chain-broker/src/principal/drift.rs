@@ -16,7 +16,7 @@ use super::{
 
 /// Policies of a user or role as IAM has them.
 #[derive(Debug, Default)]
-pub struct FoundPolicies {
+pub(super) struct FoundPolicies {
     /// By name; `None` when IAM's text is no JSON.
     inline: Vec<(String, Option<Value>)>,
     attached: Vec<String>,
@@ -24,7 +24,7 @@ pub struct FoundPolicies {
 
 /// A principal as IAM has it.
 #[derive(Debug)]
-pub struct Found {
+pub(super) struct Found {
     pub user: Option<FoundUser>,
     pub role: Option<FoundRole>,
     user_policies: FoundPolicies,

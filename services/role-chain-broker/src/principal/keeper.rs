@@ -100,7 +100,8 @@ impl Keeper {
     async fn enter(&self, tenant: TenantId, why: Why) -> Result<bool, MakeError> {
         let entered = amend(self.maker.store.as_ref(), tenant, |record| {
             let ready = matches!(record.state, State::Ready { .. });
-            let taken = record.lease.as_ref().is_some_and(|lease| lease.holder != self.holder && !lease.until.has_passed());
+            let taken =
+                record.lease.as_ref().is_some_and(|lease| lease.holder != self.holder && !lease.until.has_passed());
             let looked = |within| record.looked_at.is_some_and(|at| at.until(Timestamp::now()) < within);
             let idle = match why {
                 Why::Round => looked(self.interval.mul_f32(0.9)),

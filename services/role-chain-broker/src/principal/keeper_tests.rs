@@ -32,7 +32,11 @@ fn alarms(bench: &Bench) -> Vec<PrincipalDrift> {
 type Change = fn(&mut World, &str);
 
 fn every_kind() -> Vec<(Drift, Change)> {
-    fn policies<'w>(world: &'w mut World, half: Half, name: &str) -> &'w mut std::collections::HashMap<String, serde_json::Value> {
+    fn policies<'w>(
+        world: &'w mut World,
+        half: Half,
+        name: &str,
+    ) -> &'w mut std::collections::HashMap<String, serde_json::Value> {
         world.inline.get_mut(&(half, name.to_owned())).unwrap()
     }
     vec![
@@ -55,7 +59,9 @@ fn every_kind() -> Vec<(Drift, Change)> {
             }
         }),
         (Drift::RolePolicy, |world, name| {
-            world.attached.insert((Half::Role, name.to_owned()), vec!["arn:aws:iam::aws:policy/AdministratorAccess".to_owned()]);
+            world
+                .attached
+                .insert((Half::Role, name.to_owned()), vec!["arn:aws:iam::aws:policy/AdministratorAccess".to_owned()]);
         }),
         (Drift::Boundary, |world, name| world.roles.get_mut(name).unwrap().boundary = None),
         (Drift::AccessKeyMissing, |world, _| world.keys.clear()),

@@ -148,13 +148,7 @@ impl Rotator {
     }
 
     /// Uses the new key for what it is for, and hands it out only when it was let in.
-    async fn prove(
-        &self,
-        plan: &Plan,
-        key: &Wrapped,
-        new: &Wrapped,
-        made_at: Timestamp,
-    ) -> Result<Step, MakeError> {
+    async fn prove(&self, plan: &Plan, key: &Wrapped, new: &Wrapped, made_at: Timestamp) -> Result<Step, MakeError> {
         let age = made_at.until(Timestamp::now());
         if age < self.pace.settle {
             return Ok(Step::Stop(Progress::Later(self.pace.settle - age)));

@@ -99,7 +99,12 @@ async fn attack_30_a_crash_at_every_step_of_a_rotation() {
         for cut in [Cut::Before(step), Cut::After(step), Cut::DeadBefore(step), Cut::DeadAfter(step)] {
             let (bench, tenant, old) = due().await;
             bench.knife.set(Some(cut));
-            run_out(&bench, tenant).await.expect_err("the cut breaks the first run off");
+            let first = run_out(&bench, tenant).await;
+            // One lost answer of STS is asked for again at once.
+            assert!(
+                first.is_err() || matches!(cut, Cut::Before(_) | Cut::After(_)),
+                "{cut:?} breaks the first run off"
+            );
             check_usable(&bench, tenant, cut).await;
             run_out(&bench, tenant).await.unwrap_or_else(|error| panic!("after {cut:?}: {error:?}"));
             check_rotated(&bench, tenant, &old, cut).await;
