@@ -110,14 +110,18 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
         wrapper,
         settle: config.broker.settle(),
     });
-    let rotator = Rotator { maker: maker.clone(), sts: probing.clone(), herald: Arc::new(bus.clone()), pace: config.broker.pace() };
+    let rotator = Rotator {
+        maker: maker.clone(),
+        sts: probing.clone(),
+        herald: Arc::new(bus.clone()),
+        pace: config.broker.pace(),
+    };
     let keeper = Arc::new(Keeper {
         maker: maker.clone(),
         rotator,
         metrics: metrics.clone(),
         interval: Duration::from_secs(config.broker.reconcile_interval),
         holder: uuid::Uuid::now_v7(),
-        unspoken: Some(principal::STRANGER),
     });
     let (orders, ordered) = principal::orders();
     let chain = Arc::new(Chain::new(principals, sts(ISSUING), probing).alarming(orders));

@@ -437,7 +437,6 @@ impl Bench {
             metrics: Metrics::new(&opentelemetry::global::meter("test")),
             interval: Duration::from_secs(600),
             holder: Uuid::now_v7(),
-            unspoken: None,
         }
     }
 

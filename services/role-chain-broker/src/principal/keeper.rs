@@ -10,7 +10,7 @@ use messaging::RawMessage;
 use uuid::Uuid;
 
 use super::{
-    MakeError, drift,
+    MakeError, STRANGER, drift,
     maker::{Maker, iam},
     record::{Alarm, Lease, Record, State},
     rotation::{Progress, Rotator},
@@ -52,8 +52,6 @@ pub struct Keeper {
     pub interval: Duration,
     /// This instance.
     pub holder: Uuid,
-    /// The tenant that is none: what happens to its principal is logged, and is no event.
-    pub unspoken: Option<TenantId>,
 }
 
 impl Keeper {
@@ -175,7 +173,8 @@ impl Keeper {
         for drift in &alarm.found {
             self.metrics.drift(*drift, mended);
         }
-        if self.unspoken == Some(tenant) {
+        if tenant == STRANGER {
+            // It is no tenant: its troubles are in the log and in the metrics.
             return Ok(());
         }
         let data = PrincipalDrift { tenant, found: alarm.found.clone(), mended, reason };

@@ -183,12 +183,12 @@ async fn a_rotation_is_driven_by_visits_and_told() {
 
 #[tokio::test]
 async fn the_principal_of_nobody_is_mended_without_an_event() {
-    let bench = Bench::default();
-    let tenant = known(&bench).await;
+    let (bench, tenant) = (Bench::default(), STRANGER);
+    bench.maker.make(tenant).await.unwrap();
+    bench.store.age(tenant, HOUR);
     bench.world().keys.push(("AKIAFOREIGN".to_owned(), true));
-    let keeper = Keeper { unspoken: Some(tenant), ..bench.keeper() };
-    keeper.visit(tenant, Why::Round).await.unwrap();
-    assert!(alarms(&bench).is_empty());
+    bench.keeper().visit(tenant, Why::Round).await.unwrap();
+    assert!(bench.world().told.is_empty());
     assert_eq!(bench.world().keys.len(), 1);
     assert!(bench.store.record(tenant).alarm.is_none());
 }

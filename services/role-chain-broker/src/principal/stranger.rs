@@ -62,7 +62,7 @@ mod tests {
     async fn several_instances_make_one() {
         let bench = Bench::default();
         let (store, wrapper) = (bench.store.clone(), bench.wrapper.clone());
-        let (maker, stop) = (Arc::new(bench.maker), CancellationToken::new());
+        let (maker, stop) = (bench.maker, CancellationToken::new());
         let instances: Vec<_> = (0..3).map(|_| tokio::spawn(keep(maker.clone(), stop.clone()))).collect();
         let principals = Principals::new(store, wrapper);
         while principals.of(STRANGER).await.is_err() {
