@@ -7,7 +7,7 @@ use contracts::{
     enrollment::{
         CancelEnrollment, CancelRotation, CreateEnrollment, GetEnrollment, ListEnrollments, RotateExternalId,
     },
-    tenant::{CreateTenant, GetTenant, ListTenants, ResumeTenant, SuspendTenant},
+    tenant::{CreateTenant, DeleteTenant, GetTenant, ListTenants, ResumeTenant, SuspendTenant},
 };
 use messaging::{Bus, BusError, EndpointServer};
 
@@ -66,6 +66,7 @@ pub(crate) async fn serve(bus: &Bus, registry: &Registry) -> Result<EndpointServ
         ListTenants() => |registry, request| registry.list_tenants(request);
         SuspendTenant(tenant) => |registry, request| registry.suspend_tenant(tenant, &request.reason);
         ResumeTenant(tenant) => |registry, request| registry.resume_tenant(tenant, &request.reason);
+        DeleteTenant(tenant) => |registry, request| registry.delete_tenant(tenant, &request.reason);
         CreateEnrollment(tenant) => |registry, request| registry.create_enrollment(tenant, request);
         GetEnrollment(tenant, enrollment) => |registry, _request| registry.get_enrollment(tenant, enrollment);
         ListEnrollments(tenant) => |registry, request| registry.list_enrollments(tenant, request);

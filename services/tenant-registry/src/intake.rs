@@ -8,6 +8,7 @@ use std::time::Duration;
 use contracts::{
     Message as _, Stream,
     callback::CallbackReceived,
+    revocation::RevocationReported,
     tenant::PrincipalReady,
     verification::{ConnectionsUsed, DeletionReported, VerificationReported},
 };
@@ -39,7 +40,7 @@ pub(crate) fn callbacks(registry: Registry) -> (ConsumerSpec, Router) {
 }
 
 pub(crate) fn reports(registry: Registry) -> (ConsumerSpec, Router) {
-    let (for_deletions, for_uses) = (registry.clone(), registry.clone());
+    let (for_deletions, for_uses, for_revocations) = (registry.clone(), registry.clone(), registry.clone());
     let router = Router::new()
         .on::<VerificationReported, _, _>(move |event, _| {
             let registry = registry.clone();
@@ -52,6 +53,10 @@ pub(crate) fn reports(registry: Registry) -> (ConsumerSpec, Router) {
         .on::<ConnectionsUsed, _, _>(move |event, _| {
             let registry = for_uses.clone();
             async move { disposition(registry.connections_used(&event.data).await) }
+        })
+        .on::<RevocationReported, _, _>(move |event, _| {
+            let registry = for_revocations.clone();
+            async move { disposition(registry.revocation_reported(&event.data).await) }
         });
     (spec(Stream::Reports, "tenant-registry-reports", &[Stream::Reports.subjects()]), router)
 }

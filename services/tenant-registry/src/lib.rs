@@ -133,7 +133,7 @@ pub async fn run(config: Config, telemetry: Telemetry, shutdown: CancellationTok
     Ok(ended?)
 }
 
-/// Ends the wait for reports that never come. Cancel: at once, between two sweeps. Failure: tried again at the next one.
+/// Ends the wait for reports that never come, and goes on with revocations. Cancel: at once, between two sweeps. Failure: tried again at the next one.
 async fn sweep(
     registry: Registry,
     shutdown: CancellationToken,
@@ -143,6 +143,9 @@ async fn sweep(
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(SWEEP) => {}
+        }
+        if let Err(error) = registry.sweep_revocations(Timestamp::now()).await {
+            tracing::warn!(error = %chain(&error), "open revocations could not be gone on with");
         }
         if let Err(error) = registry.sweep(Timestamp::now()).await {
             tracing::warn!(error = %chain(&error), "overdue jobs could not be swept");

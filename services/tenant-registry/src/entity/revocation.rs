@@ -19,6 +19,8 @@ pub struct Model {
     pub action: Text<RevocationAction>,
     /// Sessions that began before this instant are denied.
     pub before: At,
+    /// Of a deletion: the operator's.
+    pub reason: Option<String>,
     /// When the job was handed out last; absent while it waits for the steps before it.
     pub sent_at: Option<At>,
     pub done_at: Option<At>,

@@ -3,20 +3,21 @@
 use contracts::{
     ConnectionId, ErrorCode, Page, PageRequest, TenantId,
     audit::AuditEntry,
-    connection::{Connection, ListConnectionsRequest},
+    connection::{Connection, ConnectionState, ListConnectionsRequest},
 };
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select};
 
 use super::{
     Registry,
     reports::abandon_jobs,
+    revocation::{self, Whose},
     rotation,
     step::{self, Happening},
     tenants::checked_reason,
 };
 use crate::{
     entity::{Id, Text, audit, connection, tenant},
-    state::Trigger,
+    state::{Trigger, is_granted},
     store::{Actor, During, StoreError, Tx, pages},
     transaction,
 };
@@ -33,7 +34,23 @@ impl Registry {
             .one(self.store.db())
             .await
             .during("reading the connection")?;
-        row.map(Connection::from).ok_or_else(|| no_such_connection(id))
+        let row = row.ok_or_else(|| no_such_connection(id))?;
+        self.shown(row).await
+    }
+
+    /// With the steps of its revocation.
+    async fn shown(&self, row: connection::Model) -> Result<Connection, StoreError> {
+        Ok(self.all_shown(vec![row]).await?.pop().ok_or(StoreError::Inconsistent("a connection that went away"))?)
+    }
+
+    async fn all_shown(&self, rows: Vec<connection::Model>) -> Result<Vec<Connection>, StoreError> {
+        let revoked = rows.iter().filter(|row| row.state.0 == ConnectionState::Revoked).map(|row| row.id);
+        let mut steps = revocation::of_connections(self.store.db(), revoked.collect()).await?;
+        let shown = rows.into_iter().map(|row| {
+            let revocation = steps.remove(&row.id.0).unwrap_or_default();
+            Connection { revocation, ..row.into() }
+        });
+        Ok(shown.collect())
     }
 
     /// # Errors
@@ -53,9 +70,7 @@ impl Registry {
             query = query.filter(connection::Column::Id.gt(Id(after)));
         }
         let rows = query.all(self.store.db()).await.during("listing connections")?;
-        Ok(pages::cut(page, rows.into_iter().map(Connection::from).collect(), |connection| {
-            connection.connection.to_string()
-        }))
+        Ok(pages::cut(page, self.all_shown(rows).await?, |connection| connection.connection.to_string()))
     }
 
     /// Ends a connection for good.
@@ -69,7 +84,8 @@ impl Registry {
         reason: &str,
     ) -> Result<Connection, StoreError> {
         checked_reason(reason)?;
-        transaction!(self.store, tx => revoke_in(&tx, tenant, id, reason))
+        let row = transaction!(self.store, tx => revoke_in(&tx, tenant, id, reason))?;
+        self.shown(row).await
     }
 
     /// # Errors
@@ -100,15 +116,20 @@ impl Registry {
     }
 }
 
-async fn revoke_in(tx: &Tx, tenant: TenantId, id: ConnectionId, reason: &str) -> Result<Connection, StoreError> {
+async fn revoke_in(tx: &Tx, tenant: TenantId, id: ConnectionId, reason: &str) -> Result<connection::Model, StoreError> {
     let Some(tenant) =
         tenant::Entity::find_by_id(Id(tenant)).lock_shared().one(&**tx).await.during("reading the tenant")?
     else {
         return Err(no_such_connection(id));
     };
     let (enrollment, row) = rotation::lock(tx, tenant.id.0, id).await?.ok_or_else(|| no_such_connection(id))?;
+    let before = row.state.0;
     let row = step::apply(tx, &tenant, row, &Happening::new(Trigger::Revoked, Actor::Operator).because(reason)).await?;
+    // Nothing was ever issued for one that was never verified.
+    if is_granted(before) && before != row.state.0 {
+        revocation::begin(tx, Whose { tenant: tenant.id.0, connection: Some(id) }).await?;
+    }
     abandon_jobs(tx, &row).await?;
     rotation::settle(tx, enrollment.id, Actor::Operator).await?;
-    Ok(row.into())
+    Ok(row)
 }

@@ -8,6 +8,7 @@
 //! | [`watch`] | the time at which a connection is probed again, and whoever asks for it before |
 //! | [`tenants`], [`enrollments`], [`connections`] | operators, and principals that are ready |
 //! | [`rotate`], [`rotation`] | external IDs that change: offered by an operator, taken over when a stack's update was proven |
+//! | [`revocation`], [`deletion`] | credentials that are taken back step by step; the end of a tenant |
 //! | [`step`], [`findings`], [`order`], [`answer`] | what they share: a change of state with its grant and event; what a report means to a connection that serves; an order to probe; the answer to a stack |
 //!
 //! Decisions are made in [`crate::decide`] and [`crate::state`]; here they are carried out.
@@ -17,11 +18,13 @@ mod budget;
 pub mod callbacks;
 mod connections;
 mod delete;
+mod deletion;
 mod enrollments;
 mod findings;
 mod order;
 mod register;
 pub mod reports;
+mod revocation;
 mod rotate;
 mod rotation;
 mod step;

@@ -8,7 +8,11 @@ use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
 };
 
-use super::{Registry, step};
+use super::{
+    Registry,
+    revocation::{self, Whose},
+    step,
+};
 use crate::{
     entity::{At, Id, Text, connection, tenant},
     state::is_granted,
@@ -40,12 +44,16 @@ pub(super) fn able(row: &tenant::Model) -> Result<(), StoreError> {
     }
 }
 
+fn is_gone(row: &tenant::Model) -> bool {
+    matches!(row.state.0, TenantState::Deleting | TenantState::Deleted)
+}
+
 fn gone() -> StoreError {
     let message = "the tenant was deleted, and nothing brings it back: create another one (tenants.create)";
     StoreError::refused(ErrorCode::Conflict, message)
 }
 
-fn no_such_tenant(id: TenantId) -> StoreError {
+pub(super) fn no_such_tenant(id: TenantId) -> StoreError {
     StoreError::refused(ErrorCode::NotFound, format!("there is no tenant {id}"))
 }
 
@@ -64,7 +72,22 @@ impl Registry {
     /// `not-found`; when the store fails.
     pub async fn get_tenant(&self, id: TenantId) -> Result<Tenant, StoreError> {
         let row = tenant::Entity::find_by_id(Id(id)).one(self.store.db()).await.during("reading the tenant")?;
-        row.map(Tenant::from).ok_or_else(|| no_such_tenant(id))
+        self.shown_tenant(row.ok_or_else(|| no_such_tenant(id))?).await
+    }
+
+    /// With the steps of its suspension or deletion.
+    async fn shown_tenant(&self, row: tenant::Model) -> Result<Tenant, StoreError> {
+        self.shown_tenants(vec![row]).await?.pop().ok_or(StoreError::Inconsistent("a tenant that went away"))
+    }
+
+    async fn shown_tenants(&self, rows: Vec<tenant::Model>) -> Result<Vec<Tenant>, StoreError> {
+        let ending = rows.iter().filter(|row| row.state.0 != TenantState::Active).map(|row| row.id);
+        let mut steps = revocation::of_tenants(self.store.db(), ending.collect()).await?;
+        let shown = rows.into_iter().map(|row| {
+            let revocation = steps.remove(&row.id.0).unwrap_or_default();
+            Tenant { revocation, ..row.into() }
+        });
+        Ok(shown.collect())
     }
 
     /// # Errors
@@ -75,21 +98,23 @@ impl Registry {
             query = query.filter(tenant::Column::Id.gt(Id(after)));
         }
         let rows = query.all(self.store.db()).await.during("listing tenants")?;
-        Ok(pages::cut(request, rows.into_iter().map(Tenant::from).collect(), |tenant| tenant.tenant.to_string()))
+        Ok(pages::cut(request, self.shown_tenants(rows).await?, |tenant| tenant.tenant.to_string()))
     }
 
     /// # Errors
     /// `not-found`, `invalid-request`; when the store fails.
     pub async fn suspend_tenant(&self, id: TenantId, reason: &str) -> Result<Tenant, StoreError> {
         checked_reason(reason)?;
-        transaction!(self.store, tx => set_state(&tx, id, TenantState::Suspended, reason))
+        let row = transaction!(self.store, tx => set_state(&tx, id, TenantState::Suspended, reason))?;
+        self.shown_tenant(row).await
     }
 
     /// # Errors
     /// `not-found`, `invalid-request`; when the store fails.
     pub async fn resume_tenant(&self, id: TenantId, reason: &str) -> Result<Tenant, StoreError> {
         checked_reason(reason)?;
-        transaction!(self.store, tx => set_state(&tx, id, TenantState::Active, reason))
+        let row = transaction!(self.store, tx => set_state(&tx, id, TenantState::Active, reason))?;
+        self.shown_tenant(row).await
     }
 
     /// Notes the role that the tenant's customers must trust. Repeatable.
@@ -117,6 +142,11 @@ async fn create_in(tx: &Tx, request: &CreateTenantRequest) -> Result<Tenant, Sto
             .await
             .during("looking for the idempotency key")?;
         match made {
+            Some(row) if is_gone(&row) => {
+                let message =
+                    "this idempotency key made a tenant that was deleted, and nothing brings it back: use a new key";
+                return Err(StoreError::refused(ErrorCode::Conflict, message));
+            }
             Some(row) if row.name == request.name => return Ok(row.into()),
             Some(_) => {
                 let message = "this idempotency key made a tenant of another name: use a new key";
@@ -142,11 +172,14 @@ async fn create_in(tx: &Tx, request: &CreateTenantRequest) -> Result<Tenant, Sto
 }
 
 /// Suspends or resumes, and tells the broker so for every connection that it knows.
-async fn set_state(tx: &Tx, id: TenantId, state: TenantState, reason: &str) -> Result<Tenant, StoreError> {
+async fn set_state(tx: &Tx, id: TenantId, state: TenantState, reason: &str) -> Result<tenant::Model, StoreError> {
     let row = tenant::Entity::find_by_id(Id(id)).lock_exclusive().one(&**tx).await.during("locking the tenant")?;
     let row = row.ok_or_else(|| no_such_tenant(id))?;
+    if is_gone(&row) {
+        return Err(gone());
+    }
     if row.state.0 == state {
-        return Ok(row.into());
+        return Ok(row);
     }
     let mut change = row.into_active_model();
     change.state = Set(Text(state));
@@ -164,6 +197,7 @@ async fn set_state(tx: &Tx, id: TenantId, state: TenantState, reason: &str) -> R
     let action = match state {
         TenantState::Suspended => {
             tx.send(id, TenantSuspended { tenant: id, reason: reason.clone() }).await?;
+            revocation::begin(tx, Whose { tenant: id, connection: None }).await?;
             "tenant.suspended"
         }
         TenantState::Deleting | TenantState::Deleted => {
@@ -175,13 +209,17 @@ async fn set_state(tx: &Tx, id: TenantId, state: TenantState, reason: &str) -> R
         }
     };
     tx.audit(AuditLine::new(Actor::Operator, action, id, reason)).await?;
-    Ok(row.into())
+    Ok(row)
 }
 
 async fn note_principal(tx: &Tx, ready: &PrincipalReady) -> Result<(), StoreError> {
     let row =
         tenant::Entity::find_by_id(Id(ready.tenant)).lock_exclusive().one(&**tx).await.during("locking the tenant")?;
     let row = row.ok_or_else(|| no_such_tenant(ready.tenant))?;
+    // Made before the broker heard of the end: it is about to be removed, or has been.
+    if is_gone(&row) {
+        return Ok(());
+    }
     if row.principal_role.as_ref().is_some_and(|role| role.0 == ready.role_arn) {
         return Ok(());
     }

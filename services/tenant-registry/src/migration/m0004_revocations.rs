@@ -34,6 +34,7 @@ fn revocations() -> TableCreateStatement {
         .col(uuid_null("connection_id"))
         .col(text("action"))
         .col(big_integer("before"))
+        .col(text_null("reason"))
         .col(big_integer_null("sent_at"))
         .col(big_integer_null("done_at"))
         .col(text_null("waiting_for"))
