@@ -113,6 +113,12 @@ pub(crate) enum Tenants {
         #[arg(long)]
         reason: String,
     },
+    /// End a tenant, for good: its connections, its offers, its IAM principal.
+    Delete {
+        tenant: TenantId,
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,6 +135,20 @@ pub(crate) enum Enrollments {
     },
     /// Withdraw an open offer.
     Cancel {
+        tenant: TenantId,
+        enrollment: EnrollmentId,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Change the external ID of an enrollment's stacks, without an interruption: prints the customer's two updates.
+    Rotate {
+        tenant: TenantId,
+        enrollment: EnrollmentId,
+        #[arg(long)]
+        reason: String,
+    },
+    /// Take a new external ID back that no stack goes by yet.
+    RotateCancel {
         tenant: TenantId,
         enrollment: EnrollmentId,
         #[arg(long)]

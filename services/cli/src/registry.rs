@@ -9,12 +9,13 @@ use contracts::{
     },
     costs::ExportLocation,
     enrollment::{
-        CancelEnrollment, CreateEnrollment, CreateEnrollmentRequest, Enrollment, EnrollmentKind, EnrollmentOffer,
-        GetEnrollment, ListEnrollments,
+        CancelEnrollment, CancelRotation, CreateEnrollment, CreateEnrollmentRequest, Enrollment, EnrollmentKind,
+        EnrollmentOffer, GetEnrollment, ListEnrollments, RotateExternalId, RotationOffer, RotationState,
     },
+    revocation::RevocationStep,
     tenant::{
-        CreateTenant, CreateTenantRequest, Empty, GetTenant, ListTenants, ResumeTenant, SuspendTenant, Tenant,
-        WithReason,
+        CreateTenant, CreateTenantRequest, DeleteTenant, Empty, GetTenant, ListTenants, ResumeTenant, SuspendTenant,
+        Tenant, WithReason,
     },
 };
 use messaging::Bus;
@@ -30,6 +31,8 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at whether there is a verdict.
 const POLL: Duration = Duration::from_millis(500);
+/// A tenant may have many connections. What is begun goes on, whoever has stopped waiting.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl From<Paging> for PageRequest {
     fn from(paging: Paging) -> Self {
@@ -39,14 +42,26 @@ impl From<Paging> for PageRequest {
 
 fn show_tenant(tenant: &Tenant, output: Output) -> Result<(), CliError> {
     let role = tenant.principal_role.as_ref().map_or_else(|| "not made yet".to_owned(), ToString::to_string);
-    let lines = [
+    let mut lines = vec![
         ("tenant", tenant.tenant.to_string()),
         ("name", tenant.name.clone()),
         ("state", word(&tenant.state)),
         ("principal role", role),
         ("created", tenant.created_at.to_string()),
     ];
+    lines.extend(step_lines(&tenant.revocation));
     output.one(tenant, &lines)
+}
+
+fn step_lines(steps: &[RevocationStep]) -> impl Iterator<Item = (&'static str, String)> {
+    steps.iter().map(|step| {
+        let stands = match (step.done_at, &step.waiting_for) {
+            (Some(at), _) => format!("done at {at}"),
+            (None, Some(waiting_for)) => format!("under way, waiting for {waiting_for}"),
+            (None, None) => "under way".to_owned(),
+        };
+        ("revocation", format!("{}: {stands}", word(&step.action)))
+    })
 }
 
 pub(crate) async fn tenants(bus: &Bus, command: Tenants, output: Output) -> Result<(), CliError> {
@@ -66,6 +81,9 @@ pub(crate) async fn tenants(bus: &Bus, command: Tenants, output: Output) -> Resu
         Tenants::Resume { tenant, reason } => {
             bus.request::<ResumeTenant>(ResumeTenant::subject(tenant), &WithReason { reason }, TIMEOUT).await?
         }
+        Tenants::Delete { tenant, reason } => {
+            bus.request::<DeleteTenant>(DeleteTenant::subject(tenant), &WithReason { reason }, DELETE_TIMEOUT).await?
+        }
         Tenants::List(paging) => {
             let page = bus.request::<ListTenants>(ListTenants::subject(), &paging.into(), TIMEOUT).await?;
             let row = |t: &Tenant| vec![t.tenant.to_string(), word(&t.state), t.created_at.to_string(), t.name.clone()];
@@ -80,14 +98,34 @@ fn show_enrollment(enrollment: &Enrollment, output: Output) -> Result<(), CliErr
 }
 
 fn enrollment_lines(enrollment: &Enrollment) -> Vec<(&'static str, String)> {
-    vec![
+    let mut lines = vec![
         ("enrollment", enrollment.enrollment.to_string()),
         ("tenant", enrollment.tenant.to_string()),
         ("kind", word(&enrollment.kind)),
         ("state", word(&enrollment.state)),
         ("region", enrollment.region.to_string()),
         ("expires", enrollment.expires_at.to_string()),
-    ]
+    ];
+    lines.extend(enrollment.rotation.as_ref().map(rotation_line));
+    lines
+}
+
+fn rotation_line(rotation: &RotationState) -> (&'static str, String) {
+    let means = match rotation {
+        RotationState::Offered => "the trust policy does not demand the new external ID yet",
+        RotationState::Overlapping => "the new external ID is in use, the trust policy may still name the old one",
+        RotationState::Finished => "the old external ID was seen to be refused",
+    };
+    ("external ID change", format!("{}: {means}", word(rotation)))
+}
+
+fn show_rotation(offer: &RotationOffer, output: Output) -> Result<(), CliError> {
+    let mut lines = enrollment_lines(&offer.enrollment);
+    lines.push(("new external ID", offer.external_id.as_str().to_owned()));
+    lines.extend(offer.begin.iter().map(|command| ("first", command.clone())));
+    lines.push(("then", "wait until the connections are `overlapping` (connections show)".to_owned()));
+    lines.extend(offer.finish.iter().map(|command| ("second", command.clone())));
+    output.one(offer, &lines)
 }
 
 fn show_offer(offer: &EnrollmentOffer, output: Output) -> Result<(), CliError> {
@@ -123,6 +161,14 @@ pub(crate) async fn enrollments(bus: &Bus, command: Enrollments, output: Output)
             let subject = CancelEnrollment::subject(tenant, enrollment);
             show_enrollment(&bus.request::<CancelEnrollment>(subject, &WithReason { reason }, TIMEOUT).await?, output)
         }
+        Enrollments::Rotate { tenant, enrollment, reason } => {
+            let subject = RotateExternalId::subject(tenant, enrollment);
+            show_rotation(&bus.request::<RotateExternalId>(subject, &WithReason { reason }, TIMEOUT).await?, output)
+        }
+        Enrollments::RotateCancel { tenant, enrollment, reason } => {
+            let subject = CancelRotation::subject(tenant, enrollment);
+            show_enrollment(&bus.request::<CancelRotation>(subject, &WithReason { reason }, TIMEOUT).await?, output)
+        }
         Enrollments::List { tenant, paging } => {
             let page =
                 bus.request::<ListEnrollments>(ListEnrollments::subject(tenant), &paging.into(), TIMEOUT).await?;
@@ -141,8 +187,33 @@ pub(crate) async fn enrollments(bus: &Bus, command: Enrollments, output: Output)
 }
 
 fn show_connection(shown: &Connection, output: Output) -> Result<(), CliError> {
-    let lines = connection::lines(shown);
+    let mut lines = connection::lines(shown);
+    lines.extend(shown.rotation.as_ref().map(rotation_line));
+    lines.extend(step_lines(&shown.revocation));
     output.one(shown, &lines)
+}
+
+/// What AWS lets nobody but the customer do.
+fn tell_what_is_left(revoked: &Connection, output: Output) -> Result<(), CliError> {
+    if output.is_json() {
+        return Ok(());
+    }
+    let policy = serde_json::json!({
+        "Version": "2012-10-17",
+        "Statement": [{
+            "Effect": "Deny",
+            "Action": "*",
+            "Resource": "*",
+            "Condition": { "DateLessThan": { "aws:TokenIssueTime": revoked.updated_at.to_string() } },
+        }],
+    });
+    let (account, role) = (&revoked.account, revoked.role_arn.name());
+    println!(
+        "\nNothing new is issued. Sessions that are in the customer's role already end by themselves within the hour; only the customer can end \
+         them at once, in account {account}:\n\n  aws iam put-role-policy --role-name {role} --policy-name AWSRevokeOlderSessions \
+         --policy-document '{policy}'"
+    );
+    Ok(())
 }
 
 pub(crate) async fn connections(bus: &Bus, command: Connections, output: Output) -> Result<(), CliError> {
@@ -152,7 +223,9 @@ pub(crate) async fn connections(bus: &Bus, command: Connections, output: Output)
         }
         Connections::Revoke { tenant, connection, reason } => {
             let subject = RevokeConnection::subject(tenant, connection);
-            bus.request::<RevokeConnection>(subject, &WithReason { reason }, TIMEOUT).await?
+            let revoked = bus.request::<RevokeConnection>(subject, &WithReason { reason }, TIMEOUT).await?;
+            show_connection(&revoked, output)?;
+            return tell_what_is_left(&revoked, output);
         }
         Connections::Verify { tenant, connection, wait, within } => {
             let subject = VerifyConnectionNow::subject(tenant, connection);

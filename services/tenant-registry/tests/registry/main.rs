@@ -16,5 +16,7 @@ mod lifecycle;
 mod operators;
 mod outbox;
 mod races;
+mod revocation;
+mod rotation;
 mod watch;
 mod world;
