@@ -47,8 +47,13 @@ impl Asking {
                 };
                 let token = credentials.session_token.expose().to_owned();
                 let secret = credentials.secret_access_key.expose();
-                let key =
-                    aws_credential_types::Credentials::new(&credentials.access_key_id, secret, Some(token), None, "job");
+                let key = aws_credential_types::Credentials::new(
+                    &credentials.access_key_id,
+                    secret,
+                    Some(token),
+                    None,
+                    "job",
+                );
                 match world.system.emulator.caller_identity(REGION, key).await {
                     Ok(identity) if identity.account == account => *counted.lock().expect("a count") += 1,
                     Ok(identity) => failures.push(format!("a session of {}", identity.account)),
@@ -155,7 +160,8 @@ async fn an_external_id_is_changed_by_two_updates_without_one_failure_of_a_job()
     let count = asking.count();
     assert_eq!(asking.end().await, Vec::<String>::new(), "after {count} good ones\n{}", world.complaints());
     assert_eq!((after.connection, &after.role_arn), (before.connection, &before.role_arn));
-    let retired = after.evidence.iter().find(|evidence| evidence.probe == Probe::RetiredId).expect("the old one was tried");
+    let retired =
+        after.evidence.iter().find(|evidence| evidence.probe == Probe::RetiredId).expect("the old one was tried");
     assert_eq!(retired.outcome, ProbeOutcome::Refused);
 }
 

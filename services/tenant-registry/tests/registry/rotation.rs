@@ -255,6 +255,7 @@ async fn a_probe_of_the_old_id_that_was_under_way_says_nothing_of_the_new_one(#[
     let rotating = Rotating::new(kind).await;
     let old = rotating.offer.external_id.clone();
     let new = rotating.rotate().await.unwrap().external_id;
+    let (_, job) = rotating.ordered(&new, None).await;
     let scheduled = JobId::new();
     let row = job::ActiveModel {
         id: Set(Id(scheduled)),
@@ -270,7 +271,6 @@ async fn a_probe_of_the_old_id_that_was_under_way_says_nothing_of_the_new_one(#[
         retired_external_id: Set(None),
     };
     row.insert(rotating.world.store.db()).await.unwrap();
-    let (_, job) = rotating.ordered(&new, None).await;
     rotating.world.report(&report(&job, Verdict::Held)).await;
     let before = rotating.now().await;
     let late = VerifyConnection { job: scheduled, ..job };
