@@ -13,7 +13,7 @@ use common::{
 };
 use contracts::{
     ExternalId, JobId, Timestamp,
-    verification::{Fault, Probe, ProbeOutcome, Verdict, VerificationReported},
+    verification::{Fault, Probe, ProbeEvidence, ProbeOutcome, Verdict, VerificationReported},
 };
 use serde_json::{Value, json};
 
@@ -141,22 +141,25 @@ async fn a_retired_id_must_be_refused_in_the_end() {
 async fn in_trouble(world: &World, way: &Way, tenant: &common::Tenant) -> HashMap<JobId, (String, Retry)> {
     let mut jobs = HashMap::new();
     for trouble in trouble::ALL {
-        for on in ["every probe", "the one without an ID", "the one with a random ID"] {
+        let every = [Probe::RightId, Probe::CallerIdentity, Probe::NoId, Probe::RandomId];
+        for meets in [&every[..], &[Probe::NoId], &[Probe::RandomId]] {
+            let meets = meets.to_vec();
             let id = ExternalId::generate();
             let role = world.role(&tenant.role, only_with(&id)).await;
             let (name, mine) = (role.name().to_owned(), id.as_str().to_owned());
+            let these = meets.clone();
             way.when(trouble, move |body| {
-                body.contains(&name)
-                    && match on {
-                        "every probe" => true,
-                        "the one without an ID" => !body.contains("ExternalId="),
-                        _ => body.contains("ExternalId=") && !body.contains(&mine),
-                    }
+                let probe = match body.contains("ExternalId=") {
+                    true if body.contains(&mine) => Probe::RightId,
+                    true => Probe::RandomId,
+                    false => Probe::NoId,
+                };
+                body.contains(&name) && these.contains(&probe)
             });
             let mut job = verify_job(tenant.id, &role, &id);
             // With the time that is kept for the report: four seconds of probes.
             job.deadline = Timestamp::now().plus(Duration::from_secs(6));
-            jobs.insert(job.job, (format!("{trouble:?} on {on}"), Retry { job, trouble }));
+            jobs.insert(job.job, (format!("{trouble:?} on {meets:?}"), Retry { job, trouble, meets }));
         }
     }
     jobs
@@ -165,6 +168,7 @@ async fn in_trouble(world: &World, way: &Way, tenant: &common::Tenant) -> HashMa
 struct Retry {
     job: contracts::verification::VerifyConnection,
     trouble: Trouble,
+    meets: Vec<Probe>,
 }
 
 #[tokio::test]
@@ -186,10 +190,14 @@ async fn attack_05_trouble_on_the_way_to_sts_is_indeterminate_and_passes() {
         let report = World::next(&world.broker, &mut world.verifications).await;
         let (case, retry) = &jobs[&report.job];
         assert_eq!(report.verdict, Verdict::Indeterminate, "{case}: {:?}", report.evidence);
-        let last = report.evidence.last().unwrap();
-        assert_eq!(last.outcome, ProbeOutcome::Indeterminate, "{case}");
-        if retry.trouble == Trouble::Throttled {
-            assert_eq!(last.error_code.as_deref(), Some("Throttling"), "{case}");
+        // The one that is in trouble was never heard; a slow machine may not have come so far.
+        let met = report.evidence.iter().filter(|evidence| retry.meets.contains(&evidence.probe));
+        for evidence in met {
+            assert_eq!(evidence.outcome, ProbeOutcome::Indeterminate, "{case}: {:?}", report.evidence);
+        }
+        if retry.trouble == Trouble::Throttled && retry.meets.contains(&Probe::RightId) {
+            let throttled = |evidence: &ProbeEvidence| evidence.error_code.as_deref() == Some("Throttling");
+            assert!(report.evidence.iter().any(throttled), "{case}: {:?}", report.evidence);
         }
         assert!(report.purposes.is_empty(), "{case}: nothing is looked at in a role that did not hold");
     }
