@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub(crate) mod crafted;
+pub(crate) mod iam;
 pub(crate) mod looks;
 pub(crate) mod sqs;
 
