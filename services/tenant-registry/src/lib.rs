@@ -70,6 +70,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 const WATCH: Duration = Duration::from_secs(1);
 const COUNT: Duration = Duration::from_secs(15);
 const HEALTH: Duration = Duration::from_secs(2);
+/// How often old callbacks are looked for.
+const FORGET: Duration = Duration::from_secs(3600);
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +123,8 @@ pub async fn run(config: Config, telemetry: Telemetry, shutdown: CancellationTok
     let relay = Relay::new(store.clone(), Arc::new(bus.clone()), registry.metrics.clone());
     supervisor.spawn("outbox relay", relay.run(async move { while idle.recv().await.is_some() {} }));
     supervisor.spawn("watch", watch(registry.clone(), supervisor.token(), working.clone()));
+    supervisor
+        .spawn("housekeeping", keep_house(registry.clone(), config.retention(), supervisor.token(), working.clone()));
     supervisor.spawn("sweep", sweep(registry, supervisor.token(), working));
     supervisor.spawn(
         "health",
@@ -149,6 +153,33 @@ async fn sweep(
         }
         if let Err(error) = registry.sweep(Timestamp::now()).await {
             tracing::warn!(error = %chain(&error), "overdue jobs could not be swept");
+        }
+    }
+}
+
+/// Writes down what floods left untold, and removes kept callbacks that nobody needs. Cancel: at once, between two looks. Failure: tried again at the next one.
+async fn keep_house(
+    registry: Registry,
+    retention: Duration,
+    shutdown: CancellationToken,
+    _working: mpsc::Sender<Infallible>,
+) -> Result<(), Infallible> {
+    let mut forget_at = Instant::now();
+    loop {
+        if let Err(error) = registry.tell_of_strangers(Instant::now()).await {
+            tracing::warn!(error = %chain(&error), "what strangers did could not be written down");
+        }
+        if Instant::now() >= forget_at {
+            forget_at = Instant::now() + FORGET;
+            match registry.forget_callbacks(Timestamp::from(Timestamp::now().inner() - retention)).await {
+                Ok(0) => {}
+                Ok(forgotten) => tracing::info!(forgotten, "old callbacks were removed"),
+                Err(error) => tracing::warn!(error = %chain(&error), "old callbacks could not be removed"),
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(SWEEP) => {}
         }
     }
 }

@@ -6,12 +6,14 @@ use contracts::{
     ConnectionId, EnrollmentId, TenantId,
     callback::{Answer, CallbackReceived, RequestType},
 };
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use tracing::{Instrument as _, field};
 
-use super::{HandleError, Registry, answer};
+use super::{HandleError, Registry, answer, strangers::Admitted};
 use crate::{
+    entity::{enrollment, external_id},
     reasons::Refusal,
-    store::{Actor, AuditLine, StoreError, Tx},
+    store::{Actor, AuditLine, During, StoreError, Tx},
     transaction,
 };
 
@@ -24,6 +26,8 @@ pub enum Handled {
     Refused,
     /// Answered without a trace but a bounded audit.
     Stranger,
+    /// A stranger beyond the limits: counted and not answered.
+    Dropped,
     /// A Delete whose role is being watched.
     Ending,
     /// A Delete that changes nothing.
@@ -35,11 +39,14 @@ pub enum Handled {
 }
 
 impl Handled {
-    const fn word(self) -> &'static str {
+    /// As metrics and logs have it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Verifying => "verifying",
             Self::Refused => "refused",
             Self::Stranger => "stranger",
+            Self::Dropped => "dropped",
             Self::Ending => "ending",
             Self::Ignored => "ignored",
             Self::Repeated => "repeated",
@@ -71,23 +78,63 @@ impl Registry {
         let handled = self.decide(callback).instrument(span.clone()).await?;
         span.record("result", handled.word());
         self.metrics.callback(kind, handled.word());
-        span.in_scope(
-            || tracing::info!(request = kind, stack = %callback.key.stack_id, result = handled.word(), "callback handled"),
-        );
+        // A flood must not flood the log.
+        if handled != Handled::Dropped {
+            span.in_scope(
+                || tracing::info!(request = kind, stack = %callback.key.stack_id, result = handled.word(), "callback handled"),
+            );
+        }
         Ok(handled)
     }
 
     async fn decide(&self, callback: &CallbackReceived) -> Result<Handled, HandleError> {
-        Ok(match answer::find(self.store.db(), &callback.key).await? {
-            Some(row) => match answer::outcome_of(row) {
+        // What is known to be nobody's costs no look-up, unless it is one of the few that are answered.
+        let admitted = match self.names_nobody(callback).await {
+            false => None,
+            true => match self.admit(callback) {
+                Some(admitted) => Some(admitted),
+                None => return Ok(Handled::Dropped),
+            },
+        };
+        match (answer::find(self.store.db(), &callback.key).await?, admitted) {
+            (Some(row), _) => match answer::outcome_of(row) {
                 Some(outcome) => {
                     self.publish(outcome).await?;
-                    Handled::Repeated
+                    Ok(Handled::Repeated)
                 }
-                None => Handled::StillVerifying,
+                None => Ok(Handled::StillVerifying),
             },
-            None => self.first_time(callback).await?,
-        })
+            (None, Some(admitted)) => {
+                self.answer_stranger(callback, &Refusal::NoSuchOffer, Named::default(), admitted).await
+            }
+            (None, None) => self.first_time(callback).await,
+        }
+    }
+
+    /// Whether it is a Create with an external ID that was looked for a moment ago and is nobody's.
+    async fn names_nobody(&self, callback: &CallbackReceived) -> bool {
+        match &callback.claims {
+            Some(claims) if callback.request_type == RequestType::Create => {
+                self.strangers.is_unknown(&claims.external_id).await
+            }
+            _ => false,
+        }
+    }
+
+    fn admit(&self, callback: &CallbackReceived) -> Option<Admitted> {
+        self.strangers.admit(callback.key.stack_id.account(), Instant::now())
+    }
+
+    /// Whether the sender of an Update or Delete that fits no connection holds the token of the offer it names: a stack whose Create failed is deleted, and
+    /// must not wait for its answer because of what others send. (A Create with the right token is never a stranger's, but for an offer's hundredth refusal.)
+    async fn holds_a_token(&self, callback: &CallbackReceived) -> Result<bool, StoreError> {
+        let Some(claims) = callback.claims.as_ref().filter(|_| callback.request_type != RequestType::Create) else {
+            return Ok(false);
+        };
+        let named = external_id::Entity::enrollments(&claims.external_id);
+        let offer = enrollment::Entity::find().filter(enrollment::Column::Id.in_subquery(named)).one(self.store.db());
+        let offer = offer.await.during("looking for the offer")?;
+        Ok(offer.is_some_and(|offer| offer.token_hash.0.matches(&claims.token_hash)))
     }
 
     async fn first_time(&self, callback: &CallbackReceived) -> Result<Handled, HandleError> {
@@ -99,12 +146,33 @@ impl Registry {
         }
     }
 
-    /// Answers a stranger FAILED, from what he sent alone.
+    /// Answers a stranger FAILED, from what he sent alone; or not at all, when there are too many of them.
     pub(super) async fn turn_away(
         &self,
         callback: &CallbackReceived,
         refusal: &Refusal,
         named: Named,
+    ) -> Result<Handled, HandleError> {
+        let of_nobody = *refusal == Refusal::NoSuchOffer && named.enrollment.is_none();
+        if let Some(claims) = callback.claims.as_ref().filter(|_| of_nobody) {
+            self.strangers.remember_unknown(&claims.external_id).await;
+        }
+        match self.admit_unless_known(callback).await? {
+            Some(admitted) => self.answer_stranger(callback, refusal, named, admitted).await,
+            None => Ok(Handled::Dropped),
+        }
+    }
+
+    async fn admit_unless_known(&self, callback: &CallbackReceived) -> Result<Option<Admitted>, HandleError> {
+        Ok(if self.holds_a_token(callback).await? { Some(Admitted::KNOWN) } else { self.admit(callback) })
+    }
+
+    async fn answer_stranger(
+        &self,
+        callback: &CallbackReceived,
+        refusal: &Refusal,
+        named: Named,
+        _: Admitted,
     ) -> Result<Handled, HandleError> {
         self.audit_stranger("callback.refused", refusal.word(), callback, named).await?;
         self.answer_unkept(callback, answer::failed(refusal)).await?;
@@ -118,6 +186,9 @@ impl Registry {
         why: &'static str,
         named: Named,
     ) -> Result<Handled, HandleError> {
+        if self.admit_unless_known(callback).await?.is_none() {
+            return Ok(Handled::Dropped);
+        }
         // Deletes after a failed Create are everyday; only one that names a living connection is worth a line.
         if named.connection.is_some() {
             self.audit_stranger("callback.delete-ignored", why, callback, named).await?;
@@ -126,7 +197,24 @@ impl Registry {
         Ok(Handled::Ignored)
     }
 
-    /// One line while the budget lasts; the stack's account is a claim of the sender, and said so.
+    /// Writes down what was left out of the log in a minute that is over, so that the end of a flood is told too.
+    ///
+    /// # Errors
+    /// When the store fails: the numbers are lost.
+    pub async fn tell_of_strangers(&self, now: Instant) -> Result<(), HandleError> {
+        let Some(untold) = self.strangers.left_untold(now) else { return Ok(()) };
+        let line = AuditLine {
+            actor: Actor::Registry,
+            action: "callback.strangers",
+            tenant: None,
+            enrollment: None,
+            connection: None,
+            reason: format!("Requests of strangers that stand in no other line:{untold}"),
+        };
+        Ok(transaction!(self.store, tx => write_line(&tx, line.clone()))?)
+    }
+
+    /// One line while there are any left; the stack's account is a claim of the sender, and said so.
     async fn audit_stranger(
         &self,
         action: &'static str,
@@ -134,17 +222,15 @@ impl Registry {
         callback: &CallbackReceived,
         named: Named,
     ) -> Result<(), HandleError> {
-        let Some(left_out) = self.budget.take(Instant::now()) else { return Ok(()) };
+        let Some(untold) = self.strangers.line(Instant::now()) else { return Ok(()) };
         let account = callback.key.stack_id.account();
-        let more =
-            if left_out > 0 { format!(" {left_out} earlier ones were not written down.") } else { String::new() };
         let line = AuditLine {
             actor: Actor::Stack,
             action,
             tenant: named.tenant,
             enrollment: named.enrollment,
             connection: named.connection,
-            reason: format!("{why}: a request that says it is of account {account}.{more}"),
+            reason: format!("{why}: a request that says it is of account {account}.{untold}"),
         };
         Ok(transaction!(self.store, tx => write_line(&tx, line.clone()))?)
     }

@@ -14,7 +14,6 @@
 //! Decisions are made in [`crate::decide`] and [`crate::state`]; here they are carried out.
 
 pub mod answer;
-mod budget;
 pub mod callbacks;
 mod connections;
 mod delete;
@@ -25,9 +24,11 @@ mod order;
 mod register;
 pub mod reports;
 mod revocation;
+mod retention;
 mod rotate;
 mod rotation;
 mod step;
+pub mod strangers;
 mod sweep;
 mod tenants;
 mod update;
@@ -38,7 +39,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use messaging::{Bus, PublishError, RawMessage};
 
-use self::budget::AuditBudget;
+use self::strangers::Strangers;
 use crate::{
     config::Rules,
     metrics::Metrics,
@@ -75,7 +76,7 @@ pub struct Registry {
     pub(crate) rules: Arc<Rules>,
     pub(crate) metrics: Metrics,
     outlet: Arc<dyn Outlet>,
-    budget: Arc<AuditBudget>,
+    strangers: Arc<Strangers>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -87,13 +88,8 @@ impl std::fmt::Debug for Registry {
 impl Registry {
     #[must_use]
     pub fn new(store: Store, rules: Rules, outlet: Arc<dyn Outlet>) -> Self {
-        Self {
-            store,
-            rules: Arc::new(rules),
-            metrics: Metrics::new(),
-            outlet,
-            budget: Arc::new(AuditBudget::default()),
-        }
+        let strangers = Arc::new(Strangers::new(rules.strangers));
+        Self { store, rules: Arc::new(rules), metrics: Metrics::new(), outlet, strangers }
     }
 
     /// The same registry at the work of the NATS user `user`: what it writes into the audit log names him.

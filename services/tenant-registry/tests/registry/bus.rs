@@ -23,19 +23,20 @@ use messaging::{
 };
 use sandbox::{NatsServer, NatsUser, ServiceProcess, Toolbox};
 use tempfile::TempDir;
+use tenant_registry::config::DatabaseUrl;
 
 use crate::world::{CUSTOMER, PROVIDER, REGION, callback, report, role};
 
 const WITHIN: Duration = Duration::from_secs(30);
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-struct Bed {
+pub(crate) struct Bed {
     nats: NatsServer,
-    registry: ServiceProcess,
+    pub(crate) registry: ServiceProcess,
     operator: Bus,
-    ingest: Bus,
-    broker: Bus,
-    _dir: TempDir,
+    pub(crate) ingest: Bus,
+    pub(crate) broker: Bus,
+    dir: TempDir,
 }
 
 async fn connect(nats: &NatsServer, user: NatsUser) -> Bus {
@@ -54,7 +55,7 @@ fn environment(nats: &NatsServer, database: PathBuf) -> Vec<(&'static str, Strin
 }
 
 impl Bed {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let tools = tokio::task::spawn_blocking(|| Toolbox::fetch(|_| ()).unwrap()).await.unwrap();
         let nats = NatsServer::start(&tools).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -66,10 +67,14 @@ impl Bed {
             connect(&nats, NatsUser::CallbackIngest).await,
             connect(&nats, NatsUser::RoleChainBroker).await,
         );
-        Self { nats, registry, operator, ingest, broker, _dir: dir }
+        Self { nats, registry, operator, ingest, broker, dir }
     }
 
-    async fn offer(&self) -> (TenantId, EnrollmentOffer) {
+    pub(crate) fn database(&self) -> DatabaseUrl {
+        format!("sqlite://{}?mode=rwc", self.dir.path().join("registry.db").display()).parse().unwrap()
+    }
+
+    pub(crate) async fn offer(&self) -> (TenantId, EnrollmentOffer) {
         let request = CreateTenantRequest { name: "Example".to_owned(), idempotency_key: None };
         let tenant =
             self.operator.request::<CreateTenant>(CreateTenant::subject(), &request, WITHIN).await.unwrap().tenant;
@@ -99,7 +104,11 @@ impl Bed {
     }
 
     /// The next `count` messages of one type, read and acknowledged as the service would that `bus` plays.
-    async fn read<T: Message>(&self, bus: &Bus, count: usize) -> Vec<(async_nats::jetstream::Message, CloudEvent<T>)> {
+    pub(crate) async fn read<T: Message>(
+        &self,
+        bus: &Bus,
+        count: usize,
+    ) -> Vec<(async_nats::jetstream::Message, CloudEvent<T>)> {
         let stream = bus.jetstream().get_stream(T::STREAM.name()).await.unwrap();
         let durable =
             if T::STREAM == Stream::Callbacks { "callback-ingest-outcomes" } else { "role-chain-broker-jobs" };

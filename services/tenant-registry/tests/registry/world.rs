@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tenant_registry::{
     bucket::Rate,
     config::{DatabaseUrl, Rules, Watching},
-    flow::{Outlet, Registry, callbacks::Handled, reports::Reported},
+    flow::{Outlet, Registry, callbacks::Handled, reports::Reported, strangers::Limits},
     metrics::Metrics,
     relay::Relay,
     schedule::Cadence,
@@ -130,6 +130,7 @@ pub(crate) fn rules() -> Rules {
             equal_answers: 3,
             fatal: Vec::new(),
         },
+        strangers: Limits::default(),
     }
 }
 
