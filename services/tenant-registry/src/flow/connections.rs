@@ -40,7 +40,7 @@ impl Registry {
 
     /// With the steps of its revocation.
     async fn shown(&self, row: connection::Model) -> Result<Connection, StoreError> {
-        Ok(self.all_shown(vec![row]).await?.pop().ok_or(StoreError::Inconsistent("a connection that went away"))?)
+        self.all_shown(vec![row]).await?.pop().ok_or(StoreError::Inconsistent("a connection that went away"))
     }
 
     async fn all_shown(&self, rows: Vec<connection::Model>) -> Result<Vec<Connection>, StoreError> {
