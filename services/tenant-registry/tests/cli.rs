@@ -75,6 +75,11 @@ fn values_that_make_no_sense() {
         ("ROLEBRIDGE_TOPIC_ARNS", "arn:aws:sqs:eu-central-1:111111111111:q"),
         ("ROLEBRIDGE_TEMPLATE_URL", "customer.yaml"),
         ("ROLEBRIDGE_VERIFY_DEADLINE", "9999"),
+        ("ROLEBRIDGE_PROBE_INTERVAL", "0"),
+        ("ROLEBRIDGE_PROBE_AGAIN", "3601"),
+        ("ROLEBRIDGE_PROBES_PER_MINUTE", "0"),
+        ("ROLEBRIDGE_EQUAL_ANSWERS", "11"),
+        ("ROLEBRIDGE_FATAL_EVIDENCE", "other-principal,everything"),
         ("ROLEBRIDGE_HTTP_ADDR", "here"),
     ] {
         let flag = variable.strip_prefix("ROLEBRIDGE_").unwrap().to_lowercase().replace('_', "-");
