@@ -19,14 +19,18 @@ pub const CUSTOMER_TEMPLATE: &str = include_str!("../../aws/customer.yaml");
 /// On AWS a service runs as a role of its compute; here each gets a user with an access key.
 ///
 /// The emulator leaves the path out of IAM resources, so that `user/rolebridge/*` matches nothing: the broker is allowed the same actions on the
-/// bare names of its principals, too.
+/// bare names of its principals, too. And it does not know the condition `iam:PermissionsBoundary`: what the template allows for bounded principals
+/// is allowed for all.
 const IDENTITIES: &str = r#"{
   "Parameters": {"IngestPolicy": {"Type": "String"}, "BrokerPolicy": {"Type": "String"}},
   "Resources": {
     "BareNames": {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"ManagedPolicyName": "sandbox-bare-names", "PolicyDocument": {
       "Version": "2012-10-17",
       "Statement": [{"Effect": "Allow", "Action": ["iam:*User*", "iam:*Role*", "iam:*AccessKey*"],
-        "Resource": ["arn:aws:iam::*:user/rolebridge-*", "arn:aws:iam::*:role/rolebridge-*"]}]}}},
+        "Resource": ["arn:aws:iam::*:user/rolebridge-*", "arn:aws:iam::*:role/rolebridge-*"]},
+        {"Effect": "Allow", "Action": ["iam:CreateUser", "iam:CreateRole", "iam:PutUserPolicy", "iam:PutRolePolicy",
+          "iam:PutUserPermissionsBoundary", "iam:PutRolePermissionsBoundary"],
+        "Resource": ["arn:aws:iam::*:user/rolebridge/*", "arn:aws:iam::*:role/rolebridge/*"]}]}}},
     "Ingest": {"Type": "AWS::IAM::User", "Properties": {"UserName": "callback-ingest", "ManagedPolicyArns": [{"Ref": "IngestPolicy"}]}},
     "Broker": {"Type": "AWS::IAM::User", "Properties": {"UserName": "role-chain-broker",
       "ManagedPolicyArns": [{"Ref": "BrokerPolicy"}, {"Ref": "BareNames"}]}}
@@ -44,6 +48,8 @@ pub struct Provider {
     pub wrapping_key_arn: String,
     pub callback_ingest_policy_arn: String,
     pub role_chain_broker_policy_arn: String,
+    /// What bounds principals.
+    pub principal_boundary_arn: String,
     /// May take callbacks from the queue, and nothing else.
     pub callback_ingest: Credentials,
     /// May keep principals and use the wrapping key, and nothing else.
@@ -73,6 +79,7 @@ impl Provider {
             queue_arn: take(&mut outputs, "CallbackQueueArn")?,
             dead_letter_queue_url: take(&mut outputs, "CallbackDeadLetterQueueUrl")?,
             wrapping_key_arn: take(&mut outputs, "WrappingKeyArn")?,
+            principal_boundary_arn: take(&mut outputs, "PrincipalBoundaryArn")?,
             callback_ingest_policy_arn,
             role_chain_broker_policy_arn,
             callback_ingest,

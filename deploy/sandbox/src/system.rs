@@ -130,6 +130,7 @@ impl System {
                 all.insert("ROLEBRIDGE_SEAL_SEED_FILE", file("broker.seed"));
                 // The emulator's IAM settles at once; AWS's takes seconds.
                 all.insert("ROLEBRIDGE_SETTLE_SECONDS", "2".to_owned());
+                all.insert("ROLEBRIDGE_PERMISSIONS_BOUNDARY", provider.principal_boundary_arn.clone());
                 Some(&provider.role_chain_broker)
             }
             Service::CallbackIngest => {

@@ -217,6 +217,45 @@ async fn attack_23_what_is_changed_behind_our_back_is_told_and_mended() {
     assert!(world.counted("rolebridge_principal_drifts_total", &[r#"mended="false""#]).await >= 1);
 }
 
+/// In the template's own words: what the emulator does not enforce, since it leaves paths out and does not know the condition.
+#[tokio::test]
+async fn the_broker_makes_and_writes_bounded_principals_alone() {
+    let mut world = common::world().await;
+    let (tenant, iam) = (world.tenant().await, world.iam(PROVIDER));
+    let boundary = world.provider.principal_boundary_arn.as_str();
+    let user = iam.get_user().user_name(name(tenant.id)).send().await.unwrap().user.unwrap();
+    let role = iam.get_role().role_name(name(tenant.id)).send().await.unwrap().role.unwrap();
+    for bound in [user.permissions_boundary, role.permissions_boundary] {
+        assert_eq!(bound.unwrap().permissions_boundary_arn(), Some(boundary));
+    }
+    // Within it the chain works.
+    issue_anew(&world, &tenant).await.unwrap();
+
+    let arn = world.provider.role_chain_broker_policy_arn.as_str();
+    let version = iam.get_policy_version().policy_arn(arn).version_id("v1").send().await.unwrap();
+    let document = version.policy_version.unwrap().document.unwrap();
+    let document = percent_encoding::percent_decode_str(&document).decode_utf8().unwrap().into_owned();
+    let document: Value = serde_json::from_str(&document).unwrap();
+    let mut bounded = 0;
+    for statement in document["Statement"].as_array().unwrap() {
+        let actions: Vec<_> =
+            statement["Action"].as_array().unwrap().iter().map(|action| action.as_str().unwrap()).collect();
+        for action in &actions {
+            assert!(!action.contains('*'), "{action}");
+            assert!(!action.contains("DeleteUserPermissions") && !action.contains("DeleteRolePermissions"), "{action}");
+            assert!(
+                !["iam:AttachUserPolicy", "iam:AttachRolePolicy", "iam:CreatePolicyVersion"].contains(action),
+                "{action}"
+            );
+            if ["iam:CreateUser", "iam:CreateRole"].contains(action) || action.starts_with("iam:Put") {
+                assert_eq!(statement["Condition"]["StringEquals"]["iam:PermissionsBoundary"], boundary, "{action}");
+                bounded += 1;
+            }
+        }
+    }
+    assert_eq!(bounded, 6);
+}
+
 async fn assume(world: &World, with: Credentials, role: &str, id: Option<&ExternalId>) -> Result<Credentials, String> {
     let client = aws_sdk_sts::Client::new(&world.emulator.sdk_config(REGION, with));
     let call = client.assume_role().role_arn(role).role_session_name("captured");

@@ -85,6 +85,7 @@ pub(crate) async fn world_with(more: impl FnOnce(&AwsEmulator) -> Vec<(&'static 
         ("ROLEBRIDGE_KEY_FILE", file("key")),
         ("ROLEBRIDGE_SEAL_SEED_FILE", file("seed")),
         ("ROLEBRIDGE_SETTLE_SECONDS", "1".to_owned()),
+        ("ROLEBRIDGE_PERMISSIONS_BOUNDARY", provider.principal_boundary_arn.clone()),
         ("AWS_REGION", REGION.to_owned()),
         ("AWS_ENDPOINT_URL", emulator.endpoint()),
         ("AWS_ACCESS_KEY_ID", credentials.access_key_id().to_owned()),
