@@ -57,7 +57,6 @@ async fn policies(iam: &dyn Iam, half: Half, name: &str) -> Result<FoundPolicies
 }
 
 /// Every difference, in a fixed order. `known` are the IDs of the recorded keys, the one in use first.
-
 pub(super) fn compare(plan: &Plan, record: &Record, known: &[SecretString], found: &Found) -> Vec<Drift> {
     let mut drifts = Vec::new();
     // One of the same name at another path is not ours.
@@ -120,13 +119,11 @@ fn keys(record: &Record, known: &[SecretString], found: &[FoundKey], drifts: &mu
 const ROLE_IS_ANOTHER: &str = "customers' roles trust the old role by its unique ID and refuse the new one: each customer must save the trust policy again, most simply by updating its stack";
 
 /// Whether it can be as it was.
-
 pub(super) fn can_be_mended(found: &[Drift]) -> bool {
     !found.iter().any(|drift| matches!(drift, Drift::RoleMissing | Drift::RoleReplaced))
 }
 
 /// The sentence for a person.
-
 pub(super) fn reason(found: &[Drift], trouble: Option<&str>) -> String {
     let what = found.iter().map(|drift| match drift {
         Drift::UserMissing => "the IAM user was gone",

@@ -338,7 +338,9 @@ impl FakeStore {
         let Some((record, _)) = records.get_mut(&tenant) else { return };
         earlier(&mut record.updated_at);
         record.looked_at.as_mut().map(earlier);
-        record.lease.as_mut().map(|lease| earlier(&mut lease.until));
+        if let Some(lease) = &mut record.lease {
+            earlier(&mut lease.until);
+        }
         let State::Ready { made_at, rotation, .. } = &mut record.state else { return };
         made_at.as_mut().map(earlier);
         match rotation {
