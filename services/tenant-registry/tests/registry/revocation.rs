@@ -316,7 +316,7 @@ async fn whatever_comes_while_a_tenant_is_deleted_nothing_of_it_is_left(#[case] 
             registry.verification_reported(&held).await.unwrap();
         });
     }
-    for create in late.to_vec() {
+    for create in late.iter().cloned() {
         let registry = world.registry.clone();
         storm.spawn(async move {
             registry.callback(&create).await.unwrap();
