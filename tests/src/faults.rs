@@ -1,9 +1,11 @@
 //! AWS in trouble: stands between a service and the emulator, and spoils what is asked of STS.
 //!
+//! It also hears what AWS tells: the search for secrets learns from it which there are.
+//!
 //! Requests are handed on byte for byte (the Host header is signed), one a connection. Only `AssumeRole` is spoiled, so that services still start.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -36,7 +38,12 @@ struct Plan {
     /// Calls of `AssumeRole` that are still to be spoiled.
     left: usize,
     spoiled: BTreeMap<Fault, usize>,
+    /// What stood between the tags of [`SECRETS`] in answers.
+    heard: BTreeSet<String>,
 }
+
+/// The secrets in the answers of IAM and STS.
+const SECRETS: [&str; 2] = ["SecretAccessKey", "SessionToken"];
 
 /// A listening proxy; it ends with the runtime that started it.
 #[derive(Debug, Clone)]
@@ -55,7 +62,7 @@ impl FaultyAws {
             upstream.strip_prefix("http://").context("an http URL")?.trim_end_matches('/').parse()?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let plan = Arc::new(Mutex::new(Plan { left: spoiled, spoiled: BTreeMap::new() }));
+        let plan = Arc::new(Mutex::new(Plan { left: spoiled, ..Plan::default() }));
         let shared = plan.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -72,6 +79,12 @@ impl FaultyAws {
         format!("http://{}", self.address)
     }
 
+    /// Secret access keys and session tokens that AWS has told.
+    #[must_use]
+    pub fn heard(&self) -> BTreeSet<String> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).heard.clone()
+    }
+
     /// How many calls were spoiled, by how.
     #[must_use]
     pub fn spoiled(&self) -> BTreeMap<Fault, usize> {
@@ -79,11 +92,26 @@ impl FaultyAws {
     }
 }
 
+impl Plan {
+    fn hear(&mut self, answer: &[u8]) {
+        let text = String::from_utf8_lossy(answer);
+        for tag in SECRETS {
+            let begin = format!("<{tag}>");
+            let parts = text.split(&begin).skip(1);
+            self.heard.extend(parts.filter_map(|part| part.split_once("</")).map(|(secret, _)| secret.to_owned()));
+        }
+    }
+}
+
 async fn serve(mut client: TcpStream, upstream: SocketAddr, plan: &Mutex<Plan>) -> Result<()> {
     let request = read_request(&mut client).await?;
     let fault = String::from_utf8_lossy(&request).contains("Action=AssumeRole").then(|| next(plan)).flatten();
     let answer = match fault {
-        None => forward(&request, upstream).await?,
+        None => {
+            let answer = forward(&request, upstream).await?;
+            plan.lock().unwrap_or_else(PoisonError::into_inner).hear(&answer);
+            answer
+        }
         Some(Fault::Reset) => return Ok(()),
         Some(Fault::CutReply) => {
             let whole = forward(&request, upstream).await?;

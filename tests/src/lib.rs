@@ -1,5 +1,6 @@
 //! What the tests of the whole system share. The system itself is in `sandbox`; rules of the product are nowhere here.
 
+pub mod canary;
 pub mod faults;
 pub mod otlp;
 pub mod trace;

@@ -30,6 +30,8 @@ pub type Metrics = BTreeMap<(String, String), f64>;
 struct Kept {
     spans: Vec<Span>,
     metrics: Metrics,
+    /// All that came, as it came.
+    raw: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +116,12 @@ impl Collector {
         }
     }
 
+    /// All that has come so far, as it came: every name, value and label, also of what is not understood here.
+    #[must_use]
+    pub fn raw(&self) -> Vec<u8> {
+        self.shelf.kept().raw.clone()
+    }
+
     /// Forgets the spans so far.
     pub fn clear(&self) {
         self.shelf.kept().spans.clear();
@@ -140,6 +148,7 @@ impl Shelf {
 }
 
 async fn take_traces(State(shelf): State<Arc<Shelf>>, body: Bytes) -> StatusCode {
+    shelf.kept().raw.extend_from_slice(&body);
     let Ok(request) = ExportTraceServiceRequest::decode(body) else { return StatusCode::BAD_REQUEST };
     for of_service in request.resource_spans {
         let service = service(of_service.resource);
@@ -151,6 +160,7 @@ async fn take_traces(State(shelf): State<Arc<Shelf>>, body: Bytes) -> StatusCode
 }
 
 async fn take_metrics(State(shelf): State<Arc<Shelf>>, body: Bytes) -> StatusCode {
+    shelf.kept().raw.extend_from_slice(&body);
     let Ok(request) = ExportMetricsServiceRequest::decode(body) else { return StatusCode::BAD_REQUEST };
     for of_service in request.resource_metrics {
         let service = service(of_service.resource);
