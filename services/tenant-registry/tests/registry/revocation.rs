@@ -300,12 +300,12 @@ async fn whatever_comes_while_a_tenant_is_deleted_nothing_of_it_is_left(#[case] 
     let world = World::new(kind).await;
     let tenant = world.tenant("a").await;
     let offer = world.offer(tenant, EnrollmentKind::Organization).await;
-    let creates: Vec<_> = (0..12u64)
+    let mut early: Vec<_> = (0..12u64)
         .map(|number| callback(&offer, RequestType::Create, &format!("{}", 300_000_000_000 + number), "0a"))
         .collect();
-    let (early, late) = creates.split_at(6);
+    let late = early.split_off(6);
     let mut reports = Vec::new();
-    for create in early {
+    for create in &early {
         world.send(create).await;
         reports.push(report(&world.job(&create.claims.as_ref().unwrap().role_arn).await, Verdict::Held));
     }
@@ -316,7 +316,7 @@ async fn whatever_comes_while_a_tenant_is_deleted_nothing_of_it_is_left(#[case] 
             registry.verification_reported(&held).await.unwrap();
         });
     }
-    for create in late.iter().cloned() {
+    for create in late {
         let registry = world.registry.clone();
         storm.spawn(async move {
             registry.callback(&create).await.unwrap();
