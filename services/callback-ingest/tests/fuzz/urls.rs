@@ -80,7 +80,7 @@ pub(crate) fn stack(region: usize) -> StackId {
 /// A URL as CloudFormation signs it.
 pub(crate) fn good() -> BoxedStrategy<(usize, String)> {
     let host = (0..REGIONS.len()).prop_flat_map(|region| (Just(region), select(REGIONS[region].2)));
-    (host, "[a-zA-Z0-9%]{1,12}", "[a-f0-9]{0,8}")
+    (host, "arn%3Aaws[a-zA-Z0-9%]{1,12}", "[a-f0-9]{0,8}")
         .prop_map(|((region, host), object, signature)| {
             (region, format!("https://{host}/{object}?X-Amz-Signature={signature}"))
         })
