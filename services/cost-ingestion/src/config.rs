@@ -10,6 +10,24 @@ use std::time::Duration;
 use telemetry::LogConfig;
 use url::Url;
 
+/// What the program is asked to do.
+pub type Invocation = runtime::usage::Invocation<Config, Command>;
+
+/// All flags, variables and commands.
+#[must_use]
+pub fn command() -> clap::Command {
+    let about = "Reads customers' cost exports into one table in FOCUS columns, and answers what they add up to";
+    Invocation::command("cost-ingestion", env!("CARGO_PKG_VERSION"), about)
+}
+
+/// Beside serving.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Reads cost files that lie here into a table, without a bus: for history that is older than the connection. A billing period of an export is
+    /// replaced as a whole; the same files again change nothing.
+    Import(crate::import::ImportArgs),
+}
+
 /// Reads customers' cost exports into one table in FOCUS columns, and answers what they add up to.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "cost-ingestion", version)]

@@ -6,23 +6,21 @@
 //! A period is committed or it is not: whatever is wrong with it is found before the commit, and refuses the whole of it. Periods stand alone, so
 //! one that is refused does not keep the others out. Cancelling leaves the table as it was, and so does a crash.
 
+mod pour;
+
 use crate::credentials::Scope;
-use crate::export::{self, Discovered, Export, ExportError, Limits, OpenExport};
-use crate::focus;
+use crate::export::{self, CostFile, Discovered, Export, ExportError, Limits, OpenExport};
 use crate::object::ObjectFile;
-use crate::source::MAPPING_VERSION;
-use crate::table::{CostTable, Fingerprint, Replaced, Slice, SliceWriter, Sums, TableError, Written};
-use arrow_array::RecordBatch;
-use arrow_array::cast::AsArray;
-use arrow_array::types::TimestampMicrosecondType;
+use crate::source::VERSION;
+use crate::table::{CostTable, Fingerprint, Replaced, Slice, Sums, TableError, Written};
 use contracts::costs::{BillingPeriod, ExportLocation};
 use contracts::{AccountId, Region};
-use futures::TryStreamExt as _;
-use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
+use pour::{Pour, blocking};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -113,25 +111,31 @@ impl IngestError {
     }
 }
 
+/// Threads that read one period. Each takes some 200 MB.
+const THREADS: usize = 2;
+
 /// Reads exports into the table.
 pub struct Ingestor {
     exports: Arc<dyn OpenExport>,
     table: Arc<CostTable>,
     limits: Limits,
     payers: Payers,
+    threads: usize,
 }
 
 /// A period whose files are known.
 struct Unit {
     slice: Slice,
     files: Vec<ObjectMeta>,
+    /// Whether the files have rows of other periods too, which are then other units'.
+    mixed: bool,
 }
 
 impl Ingestor {
     /// Reads from `exports` into `table`.
     #[must_use]
     pub fn new(exports: Arc<dyn OpenExport>, table: Arc<CostTable>, limits: Limits, payers: Payers) -> Self {
-        Self { exports, table, limits, payers }
+        Self { exports, table, limits, payers, threads: THREADS }
     }
 
     /// Reads the export: every period that is not in the table in exactly this version. Doing it again does nothing more.
@@ -140,17 +144,32 @@ impl Ingestor {
     /// When nothing could be told of the export, or something failed that may pass. Periods that were committed before stay so.
     pub async fn ingest(&self, order: &Order, cancel: &CancellationToken) -> Result<Vec<PeriodReport>, IngestError> {
         let store = self.exports.open(order.scope, &order.location, &order.region).await?;
+        let found = export::discover(&store, &order.location, &order.account, &self.limits).await?;
+        self.ingest_found(&store, order, found, cancel).await
+    }
+
+    /// Reads what was found of an export.
+    ///
+    /// # Errors
+    /// As [`Self::ingest`].
+    pub async fn ingest_found(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        order: &Order,
+        found: Vec<Result<Discovered, ExportError>>,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<PeriodReport>, IngestError> {
         let mut reports = Vec::new();
-        for found in export::discover(&store, &order.location, &order.account, &self.limits).await? {
+        for found in found {
             let units = match found {
-                Ok(found) => self.units(&store, order, found).await,
+                Ok(found) => self.units(store, order, found).await,
                 Err(error) => Err(error),
             };
             match units {
                 Ok(units) => {
                     for unit in units {
                         let period = Some(unit.slice.period.clone());
-                        let outcome = self.one(&store, order, unit, cancel).await?;
+                        let outcome = self.one(store, order, unit, cancel).await?;
                         reports.push(PeriodReport { period, outcome });
                     }
                 }
@@ -175,16 +194,25 @@ impl Ingestor {
             period,
         };
         if let Some(period) = found.period {
-            return Ok(vec![Unit { slice: slice(&found.export, period), files: found.files }]);
+            return Ok(vec![Unit { slice: slice(&found.export, period), files: found.files, mixed: false }]);
         }
-        let mut periods: BTreeMap<BillingPeriod, Vec<ObjectMeta>> = BTreeMap::new();
+        let mut periods: BTreeMap<BillingPeriod, (Vec<ObjectMeta>, bool)> = BTreeMap::new();
         for file in found.files {
             // One file that cannot be told spoils all: without it, its period would look complete and be too cheap.
             let reader = ObjectFile::listed(Arc::clone(store), &file, self.limits.row_group_bytes);
-            let (period, _) = export::read_period(reader, &self.limits).await?;
-            periods.entry(period).or_default().push(file);
+            let opened = CostFile::open(reader, &self.limits).await?;
+            let (limits, thorough) = (self.limits, found.thorough);
+            let path = file.location.clone();
+            let of_file = blocking(&path, move |runtime| opened.periods(&limits, runtime, thorough)).await?;
+            let mixed = of_file.len() > 1;
+            for period in of_file {
+                let (files, any_mixed) = periods.entry(period).or_default();
+                files.push(file.clone());
+                *any_mixed |= mixed;
+            }
         }
-        Ok(periods.into_iter().map(|(period, files)| Unit { slice: slice(&found.export, period), files }).collect())
+        let unit = |(period, (files, mixed))| Unit { slice: slice(&found.export, period), files, mixed };
+        Ok(periods.into_iter().map(unit).collect())
     }
 
     async fn one(
@@ -222,91 +250,46 @@ impl Ingestor {
         unit: &Unit,
         cancel: &CancellationToken,
     ) -> Result<(Written, HashMap<String, serde_json::Value>), IngestError> {
-        let mut writer = SliceWriter::new(&self.table, &unit.slice);
-        match self.pour(store, order, unit, &mut writer, cancel).await {
-            Ok(note) => {
-                let written = writer.finish().await?;
-                Ok((written, note))
-            }
-            Err(error) => {
-                writer.abort().await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn pour(
-        &self,
-        store: &Arc<dyn ObjectStore>,
-        order: &Order,
-        unit: &Unit,
-        writer: &mut SliceWriter,
-        cancel: &CancellationToken,
-    ) -> Result<HashMap<String, serde_json::Value>, IngestError> {
-        let (mut rows, mut rounded, mut formats) = (0_u64, 0_u64, BTreeSet::new());
+        let (mut parts, mut formats) = (VecDeque::new(), BTreeSet::new());
         for file in &unit.files {
-            let path = &file.location;
             let reader = ObjectFile::listed(Arc::clone(store), file, self.limits.row_group_bytes);
-            let (source, mut batches) = export::read_batches(reader, &self.limits).await?;
-            formats.insert(source.name());
-            while let Some(batch) = batches.try_next().await.map_err(|error| export::failed(path, error))? {
-                if cancel.is_cancelled() {
-                    return Err(IngestError::Cancelled);
-                }
-                let mapped = source.map(&batch).map_err(|source| ExportError::Source { path: path.clone(), source })?;
-                self.check(order, unit, path, &mapped.rows)?;
-                rows += mapped.rows.num_rows() as u64;
-                rounded += mapped.rounded;
-                if rows > self.limits.period_rows {
-                    let (what, limit) = ("rows of the period".to_owned(), self.limits.period_rows);
-                    return Err(ExportError::TooMuch { what, found: rows, limit }.into());
-                }
-                writer.write(&mapped.rows).await?;
+            let opened = CostFile::open(reader, &self.limits).await?;
+            formats.insert(opened.format());
+            parts.extend(opened.parts());
+        }
+        let pour = Pour {
+            table: Arc::clone(&self.table),
+            slice: unit.slice.clone(),
+            mixed: unit.mixed,
+            payers: self.payers.clone(),
+            account: order.account.clone(),
+            limits: self.limits,
+            parts: Mutex::new(parts),
+            rows: AtomicU64::new(0),
+            rounded: AtomicU64::new(0),
+            stop: cancel.child_token(),
+        };
+        let pour = Arc::new(pour);
+        let (written, failed) = pour::run(&pour, self.threads).await;
+        let rows = written.rows;
+        let result = match failed {
+            Some(error) => Err(error),
+            None if cancel.is_cancelled() => Err(IngestError::Cancelled),
+            None if rows == 0 => {
+                let path = unit.files.first().map(|file| file.location.clone()).unwrap_or_default();
+                Err(ExportError::BadRows { path, why: "the period has no rows".to_owned() }.into())
             }
+            None => Ok(()),
+        };
+        if let Err(error) = result {
+            written.discard(&self.table).await;
+            return Err(error);
         }
-        if rows == 0 {
-            let path = unit.files.first().map(|file| file.location.clone()).unwrap_or_default();
-            return Err(ExportError::BadRows { path, why: "the period has no rows".to_owned() }.into());
-        }
+        let rounded = pour.rounded.load(Ordering::Relaxed);
         if rounded > 0 {
             tracing::warn!(rounded, "numbers with more than 18 digits after the point were rounded");
         }
-        Ok(note(unit, rows, rounded, &formats))
-    }
-
-    /// What every source's rows must fit: the period they were announced for, and a payer that is believed.
-    fn check(&self, order: &Order, unit: &Unit, path: &Path, rows: &RecordBatch) -> Result<(), ExportError> {
-        let bad = |why: &str| ExportError::BadRows { path: path.clone(), why: why.to_owned() };
-        let column = |name| rows.column_by_name(name).ok_or_else(|| bad("a column is missing"));
-        let starts = column("BillingPeriodStart")?.as_primitive::<TimestampMicrosecondType>();
-        let mut last = None;
-        for start in starts.iter() {
-            if start != last && start.and_then(export::period_of).as_ref() != Some(&unit.slice.period) {
-                return Err(bad("a row belongs to another billing period than its file"));
-            }
-            last = start;
-        }
-        let payers = column("BillingAccountId")?.as_string_view();
-        let mut last = None;
-        for payer in payers.iter() {
-            if payer != last && !payer.is_some_and(|payer| self.payers.accept(payer, &order.account)) {
-                return Err(bad(
-                    "a row's payer is not the connection's account; if that is right, the operator names it in ROLEBRIDGE_COST_PAYERS",
-                ));
-            }
-            last = payer;
-        }
-        let currencies = column("BillingCurrency")?.as_string_view();
-        let is_code = |text: &str| text.parse::<contracts::costs::Currency>().is_ok();
-        let mut last = None;
-        for currency in currencies.iter() {
-            if currency != last && !currency.is_some_and(is_code) {
-                return Err(bad("a row's currency is no currency code"));
-            }
-            last = currency;
-        }
-        debug_assert_eq!(rows.schema_ref(), &*focus::SCHEMA);
-        Ok(())
+        Ok((written, note(unit, rows, rounded, &formats)))
     }
 }
 
@@ -320,7 +303,7 @@ fn fingerprint(files: &[ObjectMeta]) -> Fingerprint {
         })
         .collect();
     lines.sort_unstable();
-    lines.push(format!("mapping {MAPPING_VERSION}"));
+    lines.push(format!("mapping {}", *VERSION));
     Fingerprint::of(lines.iter().map(String::as_str))
 }
 

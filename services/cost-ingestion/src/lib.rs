@@ -4,10 +4,11 @@
 //! |---|---|
 //! | `money` | exact amounts |
 //! | `focus` | the columns of the table |
-//! | `source` | one folder per export format: its column mapping, its rules |
+//! | `source` | one mapping file per export format, and the language of them |
 //! | `credentials` | short-lived credentials, renewed in the middle of a file |
 //! | `object`, `pages`, `export` | what lies in a customer's bucket: manifests, files, bounds |
 //! | `table` | the Delta Lake table: one slice replaced in one commit, and the query |
+//! | `import` | files that lie here, without a bus |
 //! | `ingest` | the order of all that for one export |
 //! | `work` | what comes and goes over NATS: events, jobs, credentials, the query |
 //! | `config` | what the program is told |
@@ -16,6 +17,7 @@ pub mod config;
 pub mod credentials;
 pub mod export;
 pub mod focus;
+pub mod import;
 pub mod ingest;
 pub mod money;
 pub mod object;
@@ -25,5 +27,5 @@ pub mod source;
 pub mod table;
 pub mod work;
 
-pub use config::Config;
+pub use config::{Command, Config, Invocation, command};
 pub use run::{RunError, run};

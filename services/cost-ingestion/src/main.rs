@@ -1,11 +1,28 @@
 //! Wiring only: see the library.
 
-use cost_ingestion::{Config, run};
+use cost_ingestion::import::{ImportArgs, ImportError, describe, import};
+use cost_ingestion::{Command, Invocation, command, run};
 use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config: Config = runtime::usage::parse();
-    let shutdown = runtime::shutdown_on_signals();
-    runtime::main_exit("cost-ingestion", run(config, shutdown).await)
+    match Invocation::parse(&command()) {
+        Invocation::Command(Command::Import(args)) => runtime::main_exit("cost-ingestion", import_here(&args).await),
+        Invocation::Serve(config) => {
+            let shutdown = runtime::shutdown_on_signals();
+            runtime::main_exit("cost-ingestion", run(*config, shutdown).await)
+        }
+    }
+}
+
+/// What was refused makes the command fail, after everything else was read and told.
+#[allow(clippy::print_stdout, reason = "import is a command for a person")]
+async fn import_here(args: &ImportArgs) -> Result<(), ImportError> {
+    let report = import(args, &runtime::shutdown_on_signals()).await?;
+    if args.json {
+        println!("{}", serde_json::json!(report));
+    } else {
+        print!("{}", describe(&report));
+    }
+    if report.refused.is_empty() { Ok(()) } else { Err(ImportError::Refused(report.refused.len())) }
 }

@@ -52,6 +52,9 @@ impl Amount {
     /// # Errors
     /// Infinities, NaN, and values of 10^20 or more.
     pub fn from_double(value: f64) -> Result<Read, AmountError> {
+        if let Some(units) = short_decimal(value) {
+            return Ok(Read { amount: Self(units), rounded: false });
+        }
         let mut text = Text::default();
         // Infinities and NaN print as words, which parse refuses.
         write!(text, "{value:e}").map_err(|_| AmountError::NotANumber)?;
@@ -106,14 +109,44 @@ impl Amount {
         self.checked_add(Self(-other.0))
     }
 
-    /// The same number for the wire. `None` if it needs more than 28 digits, which `rust_decimal` cannot hold.
+    /// The product, rounded half to even at the 18th digit, if it is below 10^20 and no factor has too many digits to be multiplied exactly.
     #[must_use]
-    pub fn to_decimal(self) -> Option<rust_decimal::Decimal> {
+    pub fn checked_mul(self, other: Self) -> Option<Self> {
+        let ((a, a_scale), (b, b_scale)) = (self.trimmed(), other.trimmed());
+        let product = a.checked_mul(b)?;
+        let shift = i64::from(SCALE) - i64::from(a_scale) - i64::from(b_scale);
+        let (magnitude, _) = rescale(product.abs(), shift).ok()?;
+        Self::from_units(if product < 0 { -magnitude } else { magnitude }).ok()
+    }
+
+    /// The quotient to 18 digits, the rest cut off; `None` for a divisor of zero, and from 10^20 on.
+    #[must_use]
+    pub fn checked_div(self, other: Self) -> Option<Self> {
+        let (dividend, divisor) = (self.0.unsigned_abs(), other.0.unsigned_abs());
+        let (mut quotient, mut rest) = (dividend.checked_div(divisor)?, dividend.checked_rem(divisor)?);
+        for _ in 0..SCALE {
+            let next = rest.checked_mul(10)?;
+            quotient = quotient.checked_mul(10)?.checked_add(next / divisor)?;
+            rest = next % divisor;
+        }
+        let quotient = i128::try_from(quotient).ok()?;
+        Self::from_units(if (self.0 < 0) == (other.0 < 0) { quotient } else { -quotient }).ok()
+    }
+
+    /// Without trailing zeros: (digits, how many of them stand behind the point).
+    fn trimmed(self) -> (i128, u32) {
         let (mut units, mut scale) = (self.0, SCALE);
         while scale > 0 && units % 10 == 0 {
             units /= 10;
             scale -= 1;
         }
+        (units, scale)
+    }
+
+    /// The same number for the wire. `None` if it needs more than 28 digits, which `rust_decimal` cannot hold.
+    #[must_use]
+    pub fn to_decimal(self) -> Option<rust_decimal::Decimal> {
+        let (units, scale) = self.trimmed();
         rust_decimal::Decimal::try_from_i128_with_scale(units, scale).ok()
     }
 }
@@ -130,6 +163,26 @@ impl fmt::Display for Amount {
         let fraction = format!("{fraction:018}");
         write!(f, "{sign}{whole}.{}", fraction.trim_end_matches('0'))
     }
+}
+
+/// The units of a double that is a decimal of at most 15 digits; `None` if it is not, or not surely.
+///
+/// Decimals of at most 15 digits are told apart by their doubles, so one that reads back as the double is its shortest text. That it reads back is an exact
+/// question: both the digits (below 2^53) and the power of ten (up to 10^22) are doubles themselves, and IEEE division rounds correctly, as reading does.
+fn short_decimal(value: f64) -> Option<i128> {
+    const POWERS: [f64; 19] =
+        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18];
+    if value == 0.0 {
+        return Some(0);
+    }
+    for scale in [10_usize, 15, 18] {
+        let power = POWERS.get(scale)?;
+        let digits = (value * power).round();
+        if digits.abs() < 1e15 && digits / power == value {
+            return (digits as i128).checked_mul(10_i128.checked_pow(SCALE.checked_sub(scale as u32)?)?);
+        }
+    }
+    None
 }
 
 /// Digits with at most one point, and how many of them stand behind it.
@@ -287,6 +340,26 @@ mod tests {
             let theirs: Decimal = values.iter().map(|v| Decimal::new(*v, 10)).sum();
             prop_assert_eq!(ours.to_decimal().unwrap(), theirs);
             prop_assert_eq!(Decimal::from_str(&ours.to_string()).unwrap(), theirs);
+        }
+
+        /// The short way and the long way are one.
+        #[test]
+        fn doubles_are_read_alike_by_both_ways(digits in -10_i64.pow(16)..10_i64.pow(16), scale in 0_u32..22) {
+            let double: f64 = format!("{digits}e-{scale}").parse().unwrap();
+            if let Some(units) = short_decimal(double) {
+                let long = Amount::parse(&format!("{double:e}")).unwrap();
+                prop_assert_eq!(long, Read { amount: Amount(units), rounded: false });
+            }
+        }
+
+        #[test]
+        fn products_and_quotients_agree_with_an_independent_decimal(a in -10_i64.pow(9)..10_i64.pow(9), b in 1_i64..10_i64.pow(9)) {
+            let (x, y) = (Decimal::new(a, 5), Decimal::new(b, 4));
+            let (ours, theirs) = (amount(&x.to_string()), amount(&y.to_string()));
+            prop_assert_eq!(ours.checked_mul(theirs).unwrap().to_decimal().unwrap(), (x * y).normalize());
+            let quotient = ours.checked_div(theirs).unwrap();
+            let back = quotient.checked_mul(theirs).unwrap_or(Amount::ZERO);
+            prop_assert!(quotient.checked_mul(theirs).is_none() || back.checked_sub(ours).unwrap().units().abs() <= 100_000);
         }
 
         #[test]

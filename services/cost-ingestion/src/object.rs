@@ -51,7 +51,14 @@ impl ObjectFile {
         &self.path
     }
 
-    async fn range(&self, range: Range<u64>) -> object_store::Result<Bytes> {
+    /// Its size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// These bytes of it.
+    pub(crate) async fn range(&self, range: Range<u64>) -> object_store::Result<Bytes> {
         let options =
             GetOptions { range: Some(GetRange::Bounded(range)), if_match: self.e_tag.clone(), ..GetOptions::default() };
         self.store.get_opts(&self.path, options).await?.bytes().await

@@ -1,6 +1,7 @@
 //! What is to be read: one listing, then manifests if there are any, else plain Parquet files.
 
-use super::{ExportError, Limits, manifest};
+use super::manifest::{self, Lies};
+use super::{ExportError, Limits};
 use contracts::AccountId;
 use contracts::costs::{BillingPeriod, ExportLocation};
 use futures::TryStreamExt as _;
@@ -23,6 +24,12 @@ impl Export {
         Self(if path.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{path}") })
     }
 
+    /// An export that lies in no bucket.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
     /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -39,6 +46,8 @@ pub struct Discovered {
     pub period: Option<BillingPeriod>,
     /// The files, with the sizes and ETags of the listing.
     pub files: Vec<ObjectMeta>,
+    /// Whether each row of a file is asked for its period, where no manifest tells it: files of unknown making may hold several.
+    pub thorough: bool,
 }
 
 /// Lists the export once and says what is to be read. Each unit stands on its own: a broken manifest spoils its own period alone.
@@ -66,6 +75,49 @@ pub async fn discover(
     Ok(found)
 }
 
+/// By the manifests below a folder here, if there are any. A manifest names files by their places in the bucket that it was copied from: a file here is the
+/// one whose path ends like that, as far as it goes.
+///
+/// # Errors
+/// When a manifest cannot be used, or a file that it names is not there.
+pub async fn discover_local(
+    store: &Arc<dyn ObjectStore>,
+    folder: &Path,
+    limits: &Limits,
+) -> Result<Vec<Discovered>, ExportError> {
+    let failed = |source| ExportError::Storage { operation: "listing the folder", source };
+    let objects: Vec<ObjectMeta> = store.list(Some(folder)).try_collect().await.map_err(failed)?;
+    let objects: BTreeMap<_, _> = objects.into_iter().map(|object| (object.location.clone(), object)).collect();
+    let mut found = Vec::new();
+    for (report, object) in newest_manifests(&objects) {
+        let path = &object.location;
+        within(&format!("bytes of the manifest {path}"), object.size, limits.manifest_bytes)?;
+        let failed = |source| ExportError::Storage { operation: "reading a manifest", source };
+        let bytes = store.get_range(path, 0..object.size).await.map_err(failed)?;
+        let manifest = manifest::parse(path, &bytes, &Lies::Here)?;
+        let mut files = Vec::with_capacity(manifest.files.len());
+        for (index, key) in manifest.files.iter().enumerate() {
+            let missing = || ExportError::MissingFile { path: path.clone(), number: index + 1 };
+            files.push(ending_like(&objects, key).cloned().ok_or_else(missing)?);
+        }
+        check_sizes(&files, limits)?;
+        let report = report.strip_suffix("/metadata").unwrap_or(&report);
+        let export = Export::named(&format!("file:///{report}"));
+        found.push(Discovered { export, period: Some(manifest.period), files, thorough: false });
+    }
+    Ok(found)
+}
+
+/// The object whose path has most of the key's last parts; at least its name.
+fn ending_like<'o>(objects: &'o BTreeMap<Path, ObjectMeta>, key: &Path) -> Option<&'o ObjectMeta> {
+    let common = |path: &Path| {
+        let (path, key): (Vec<_>, Vec<_>) = (path.parts().collect(), key.parts().collect());
+        path.iter().rev().zip(key.iter().rev()).take_while(|(a, b)| a.as_ref() == b.as_ref()).count()
+    };
+    let best = objects.values().max_by_key(|object| common(&object.location))?;
+    (common(&best.location) > 0).then_some(best)
+}
+
 async fn list(
     store: &Arc<dyn ObjectStore>,
     location: &ExportLocation,
@@ -85,8 +137,9 @@ async fn list(
     Ok(objects)
 }
 
-/// Per report and period folder (`<report>/<20181101-20181201>/[<assembly>/]<report>-Manifest.json`) the newest manifest: when a report keeps
-/// its versions, each assembly has one, and the period's own is a copy of the newest.
+/// Per report and period folder (`<report>/<20181101-20181201>/[<assembly>/]<report>-Manifest.json`, or of Data Exports
+/// `<export>/metadata/BILLING_PERIOD=2018-11/[<execution>/]<export>-Manifest.json`) the newest manifest: when a report keeps its versions, each assembly
+/// has one, and the period's own is a copy of the newest.
 fn newest_manifests(objects: &BTreeMap<Path, ObjectMeta>) -> Vec<(String, &ObjectMeta)> {
     let mut newest: BTreeMap<(String, String), &ObjectMeta> = BTreeMap::new();
     for object in objects.values().filter(|object| object.location.as_ref().ends_with(MANIFEST)) {
@@ -103,7 +156,17 @@ fn newest_manifests(objects: &BTreeMap<Path, ObjectMeta>) -> Vec<(String, &Objec
     newest.into_iter().map(|((report, _), object)| (report, object)).collect()
 }
 
+/// Where the name of a file that may hold costs ends; what it is, its contents say.
+#[must_use]
+pub fn is_cost_file(path: &str) -> bool {
+    [".parquet", ".csv", ".csv.gz", ".gz", ".zip"].iter().any(|ending| path.ends_with(ending))
+}
+
+/// The legacy report's `20181101-20181201`, or Data Exports' `BILLING_PERIOD=2018-11`.
 fn is_period_folder(part: &str) -> bool {
+    if part.strip_prefix("BILLING_PERIOD=").is_some_and(|period| period.parse::<BillingPeriod>().is_ok()) {
+        return true;
+    }
     let date = |text: &str| text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_digit());
     part.split_once('-').is_some_and(|(from, to)| date(from) && date(to))
 }
@@ -121,14 +184,19 @@ async fn by_manifest(
     let failed = |source| ExportError::Storage { operation: "reading a manifest", source };
     // The listed size is what is asked for: an object that grew meanwhile does not grow here.
     let bytes = store.get_range(path, 0..object.size).await.map_err(failed)?;
-    let manifest = manifest::parse(path, &bytes, location, account)?;
+    let manifest = manifest::parse(path, &bytes, &Lies::InBucket { location, account })?;
     let mut files = Vec::with_capacity(manifest.files.len());
     for (index, file) in manifest.files.iter().enumerate() {
         let missing = || ExportError::MissingFile { path: path.clone(), number: index + 1 };
         files.push(objects.get(file).cloned().ok_or_else(missing)?);
     }
     check_sizes(&files, limits)?;
-    Ok(Discovered { export: Export::new(&location.bucket, report), period: Some(manifest.period), files })
+    Ok(Discovered {
+        export: Export::new(&location.bucket, report.strip_suffix("/metadata").unwrap_or(report)),
+        period: Some(manifest.period),
+        files,
+        thorough: false,
+    })
 }
 
 fn plain(
@@ -136,12 +204,12 @@ fn plain(
     location: &ExportLocation,
     limits: &Limits,
 ) -> Result<Discovered, ExportError> {
-    let files: Vec<_> = objects.into_values().filter(|object| object.location.as_ref().ends_with(".parquet")).collect();
+    let files: Vec<_> = objects.into_values().filter(|object| is_cost_file(object.location.as_ref())).collect();
     if files.is_empty() {
         return Err(ExportError::Nothing);
     }
     check_sizes(&files, limits)?;
-    Ok(Discovered { export: Export::new(&location.bucket, &location.prefix), period: None, files })
+    Ok(Discovered { export: Export::new(&location.bucket, &location.prefix), period: None, files, thorough: false })
 }
 
 fn check_sizes(files: &[ObjectMeta], limits: &Limits) -> Result<(), ExportError> {

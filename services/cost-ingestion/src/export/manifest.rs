@@ -1,6 +1,7 @@
-//! Manifests of the legacy CUR (`<report>-Manifest.json`): which files make the current version of one billing period.
+//! Manifests (`<report>-Manifest.json`): which files make the current version of one billing period.
 //!
-//! <https://docs.aws.amazon.com/cur/latest/userguide/cur-data-warehouse.html>. Parsed with bounds, and believed in nothing: paths must stay
+//! Of the legacy CUR: <https://docs.aws.amazon.com/cur/latest/userguide/cur-data-warehouse.html>; of Data Exports, which name the files as S3 URLs and the
+//! period by the folder: <https://docs.aws.amazon.com/cur/latest/userguide/dataexports-export-delivery.html>. Parsed with bounds, and believed in nothing: paths must stay
 //! under the export's prefix, the account must be the connection's.
 
 use super::ExportError;
@@ -30,6 +31,13 @@ struct RawPeriod {
     start: String,
 }
 
+/// Of Data Exports. It names no account: each row's payer is looked at.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawExport {
+    data_files: Vec<String>,
+}
+
 /// What is taken from a manifest.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Manifest {
@@ -38,37 +46,81 @@ pub(super) struct Manifest {
     pub(super) files: Vec<Path>,
 }
 
+/// Where a manifest was found, which decides what it may say.
+pub(super) enum Lies<'a> {
+    /// In a customer's bucket: it must be of that bucket and that account, and name files under the prefix alone.
+    InBucket { location: &'a ExportLocation, account: &'a AccountId },
+    /// In a folder here, whither somebody has copied it.
+    Here,
+}
+
+impl Lies<'_> {
+    fn prefix(&self) -> &str {
+        match self {
+            Self::InBucket { location, .. } => &location.prefix,
+            Self::Here => "",
+        }
+    }
+}
+
 /// Reads the manifest that was found at `path`.
-pub(super) fn parse(
-    path: &Path,
-    bytes: &[u8],
-    location: &ExportLocation,
-    account: &AccountId,
-) -> Result<Manifest, ExportError> {
+pub(super) fn parse(path: &Path, bytes: &[u8], lies: &Lies<'_>) -> Result<Manifest, ExportError> {
     let bad = |why: &str| ExportError::BadManifest { path: path.clone(), why: why.to_owned() };
+    if let Ok(raw) = serde_json::from_slice::<RawExport>(bytes) {
+        return data_export(path, raw, lies);
+    }
     let raw: Raw =
         serde_json::from_slice(bytes).map_err(|_| bad("it is not the JSON of a Cost and Usage Report's manifest"))?;
-    if raw.account != account.as_str() {
+    if let Lies::InBucket { account, .. } = lies
+        && raw.account != account.as_str()
+    {
         return Err(bad("its account is not the connection's; the report belongs to somebody else"));
     }
-    if raw.bucket.is_some_and(|bucket| bucket != location.bucket) {
+    if let Lies::InBucket { location, .. } = lies
+        && raw.bucket.is_some_and(|bucket| bucket != location.bucket)
+    {
         return Err(bad("it names another bucket than the one it lies in"));
     }
-    if raw.compression != "Parquet" {
-        return Err(bad("the report is not in Parquet; set the report's compression type to Parquet"));
-    }
-    if raw.report_keys.is_empty() || raw.report_keys.len() > MAX_KEYS {
-        return Err(bad("it names no files, or more than 10,000"));
+    if !["Parquet", "GZIP", "ZIP"].contains(&raw.compression.as_str()) {
+        return Err(bad("the report is packed in an unknown way; set the report's compression type to Parquet"));
     }
     let period = period(&raw.billing_period.start).ok_or_else(|| bad("its billing period is no month"))?;
-    let files = raw.report_keys.iter().map(|key| file(key, &location.prefix)).collect::<Option<Vec<_>>>();
+    Ok(Manifest { period, files: files(path, raw.report_keys.iter().map(String::as_str), lies.prefix())? })
+}
+
+fn data_export(path: &Path, raw: RawExport, lies: &Lies<'_>) -> Result<Manifest, ExportError> {
+    let bad = |why: &str| ExportError::BadManifest { path: path.clone(), why: why.to_owned() };
+    let period = path.parts().find_map(|part| part.as_ref().strip_prefix("BILLING_PERIOD=")?.parse().ok());
+    let period = period.ok_or_else(|| bad("its folder names no billing period"))?;
+    let keys = raw.data_files.iter().map(|url| match url.strip_prefix("s3://") {
+        None => Some(url.as_str()),
+        Some(rest) => match lies {
+            Lies::InBucket { location, .. } => rest.strip_prefix(&location.bucket)?.strip_prefix('/'),
+            Lies::Here => rest.split_once('/').map(|(_, key)| key),
+        },
+    });
+    let keys =
+        keys.collect::<Option<Vec<_>>>().ok_or_else(|| bad("it names another bucket than the one it lies in"))?;
+    Ok(Manifest { period, files: files(path, keys.into_iter(), lies.prefix())? })
+}
+
+fn files<'k>(
+    path: &Path,
+    keys: impl ExactSizeIterator<Item = &'k str>,
+    prefix: &str,
+) -> Result<Vec<Path>, ExportError> {
+    let bad = |why: &str| ExportError::BadManifest { path: path.clone(), why: why.to_owned() };
+    if keys.len() == 0 || keys.len() > MAX_KEYS {
+        return Err(bad("it names no files, or more than 10,000"));
+    }
+    let files = keys.map(|key| file(key, prefix)).collect::<Option<Vec<_>>>();
     let files =
-        files.ok_or_else(|| bad("a report key leaves the export's prefix or is no plain path of a Parquet file"))?;
+        files.ok_or_else(|| bad("a report key leaves the export's prefix or is no plain path of a cost file"))?;
     let distinct: std::collections::BTreeSet<_> = files.iter().collect();
     if distinct.len() != files.len() {
         return Err(bad("it names a file twice, whose costs would count twice"));
     }
-    Ok(Manifest { period, files })
+    Ok(files)
 }
 
 /// `20181101T000000.000Z` -> `2018-11`.
@@ -85,7 +137,7 @@ fn file(key: &str, prefix: &str) -> Option<Path> {
             && part != ".."
             && !part.chars().any(|c| c.is_control() || matches!(c, '\\' | '%'))
     };
-    if key.len() > MAX_KEY || !key.split('/').all(plain) || !key.ends_with(".parquet") {
+    if key.len() > MAX_KEY || !key.split('/').all(plain) || !super::is_cost_file(key) {
         return None;
     }
     let path = Path::parse(key).ok()?;
@@ -113,7 +165,11 @@ mod tests {
 
     fn read(value: &serde_json::Value) -> Result<Manifest, ExportError> {
         let path = Path::from("cur/daily/20181101-20181201/daily-Manifest.json");
-        parse(&path, value.to_string().as_bytes(), &location(), &ACCOUNT.parse().unwrap())
+        parse(
+            &path,
+            value.to_string().as_bytes(),
+            &Lies::InBucket { location: &location(), account: &ACCOUNT.parse().unwrap() },
+        )
     }
 
     fn why(value: &serde_json::Value) -> String {
@@ -139,7 +195,7 @@ mod tests {
             "cur/dailyness/a.parquet",
             "cur/daily/..\\a.parquet",
             "cur/daily/%2e%2e/a.parquet",
-            "cur/daily/a.csv",
+            "cur/daily/a.txt",
             "s3://elsewhere/cur/daily/a.parquet",
             "cur/daily/\u{0}.parquet",
             "",
@@ -167,16 +223,36 @@ mod tests {
             why(&value)
         };
         assert!(with("bucket", "another-bucket".into()).contains("another bucket"));
-        assert!(with("compression", "GZIP".into()).contains("set the report's compression type to Parquet"));
+        assert!(with("compression", "7Z".into()).contains("set the report's compression type to Parquet"));
         assert!(with("billingPeriod", serde_json::json!({"start": "20181301T000000.000Z"})).contains("no month"));
         assert!(with("billingPeriod", serde_json::json!({"start": "2018-11"})).contains("no month"));
         assert!(with("reportKeys", serde_json::json!([])).contains("names no files"));
     }
 
+    #[test]
+    fn a_manifest_of_data_exports() {
+        let read = |url: &str, folder: &str| {
+            let path = Path::from(format!("cur/daily/x/metadata/{folder}/x-Manifest.json"));
+            let text = serde_json::json!({"executionId": "1", "dataFiles": [url]}).to_string();
+            parse(&path, text.as_bytes(), &Lies::InBucket { location: &location(), account: &ACCOUNT.parse().unwrap() })
+        };
+        let url = "s3://costs-of-a-customer/cur/daily/x/data/BILLING_PERIOD=2024-09/x-00001.csv.gz";
+        let manifest = read(url, "BILLING_PERIOD=2024-09").unwrap();
+        assert_eq!(manifest.period.as_str(), "2024-09");
+        assert_eq!(manifest.files, [Path::from("cur/daily/x/data/BILLING_PERIOD=2024-09/x-00001.csv.gz")]);
+        assert!(read(url, "2024").unwrap_err().to_string().contains("names no billing period"));
+        for elsewhere in ["s3://another-bucket/cur/daily/a.parquet", "s3://costs-of-a-customer-too/cur/daily/a.parquet"]
+        {
+            assert!(read(elsewhere, "BILLING_PERIOD=2024-09").unwrap_err().to_string().contains("another bucket"));
+        }
+        let out = read("s3://costs-of-a-customer/else/a.parquet", "BILLING_PERIOD=2024-09").unwrap_err();
+        assert!(out.to_string().contains("leaves the export's prefix"));
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = parse(&Path::from("x-Manifest.json"), &bytes, &location(), &ACCOUNT.parse().unwrap());
+            let _ = parse(&Path::from("x-Manifest.json"), &bytes, &Lies::Here);
         }
 
         #[test]

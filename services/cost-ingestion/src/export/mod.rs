@@ -3,13 +3,15 @@
 //! Lives here: listing, manifests, the bounds on all of it. Must not live here: file formats (`source`), the table, NATS.
 //! Everything found there is untrusted: the customer, or whoever can write to the bucket, decides what it says.
 
+mod csv;
 mod discover;
 mod file;
 mod manifest;
 mod s3;
+mod unpack;
 
-pub use discover::{Discovered, Export, discover};
-pub use file::{failed, period_of, read_batches, read_period};
+pub use discover::{Discovered, Export, discover, discover_local, is_cost_file};
+pub use file::{CostFile, Part, Reader, failed, period_of};
 pub use s3::{OpenExport, S3Exports};
 
 use crate::credentials::CredentialError;
@@ -30,6 +32,10 @@ pub struct Limits {
     pub period_rows: u64,
     /// Bytes that are held of one file at a time: the columns that are read of one row group, compressed or not.
     pub row_group_bytes: u64,
+    /// Bytes that one packed file may unpack to.
+    pub unpacked_bytes: u64,
+    /// How many times its size a packed file may unpack to (64 MiB are free). Cost files take ten to forty times.
+    pub unpack_factor: u64,
 }
 
 impl Default for Limits {
@@ -41,6 +47,8 @@ impl Default for Limits {
             period_bytes: 256 << 30,
             period_rows: 2_000_000_000,
             row_group_bytes: 1 << 30,
+            unpacked_bytes: 256 << 30,
+            unpack_factor: 250,
         }
     }
 }
@@ -68,7 +76,7 @@ pub enum ExportError {
     Client(#[source] object_store::Error),
     /// Nothing there.
     #[error(
-        "there is neither a manifest nor a Parquet file under the export's prefix; check the bucket and prefix given to the stack, and that AWS has delivered a first report (it takes up to 24 hours)"
+        "there is neither a manifest nor a cost file (Parquet, .csv, .csv.gz, .zip) under the export's prefix; check the bucket and prefix given to the stack, and that AWS has delivered a first report (it takes up to 24 hours)"
     )]
     Nothing,
     /// Too much there.

@@ -1,46 +1,62 @@
 //! Cost sources: what one export format is, and how its rows become FOCUS rows.
 //!
-//! Lives here: the contract of a source, the list of them, and the typed reading of columns that they share. A new source is a folder here
-//! (its column mapping in one file, its rules beside it) and one line in [`SOURCES`]. Must not live here: files, storage, the table, NATS.
+//! Lives here: the mapping files (`mappings/*.mapping`, one for each source), the language they are written in and its evaluation. A new source is a
+//! file there and a line in [`SOURCES`]. Must not live here: files, storage, the table, NATS.
+//!
+//! | where | what |
+//! |---|---|
+//! | `mapping` | the form of a mapping file; rows in, the table's columns out |
+//! | `expression`, `eval` | the language and its evaluation, over distinct values rather than rows |
+//! | `value`, `batch` | columns in memory; the typed reading of source columns |
+//! | `tables` | names that mappings look up |
 
 mod batch;
-pub mod legacy_cur;
+mod eval;
+mod expression;
+mod mapping;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod value;
 
-pub use batch::{Amounts, Batch, Line};
+pub use batch::{Layout, MAX_TEXT, plain_name};
+pub use mapping::{Made, Mapped, Mapping, MappingError};
+pub use value::{Many, Maps, Nullable, Pairs, Text, from_json, to_json};
 
-use arrow_array::RecordBatch;
-use arrow_schema::Schema;
+use std::sync::LazyLock;
 
-/// Every format that is understood.
-pub const SOURCES: &[&dyn CostSource] = &[&legacy_cur::LegacyCur];
+const FILES: [&str; 4] = [
+    include_str!("mappings/legacy-cur.mapping"),
+    include_str!("mappings/cur-2.0.mapping"),
+    include_str!("mappings/focus-1.2.mapping"),
+    include_str!("mappings/focus-1.0.mapping"),
+];
 
-/// Raised by one whenever a mapping changes its output: it is part of what makes an ingested version, so that periods are then read anew.
-pub const MAPPING_VERSION: u32 = 1;
+/// Every format that is understood; a file is of the first that recognises it. A file of ours that could not be read would be missing: [`check`] says so
+/// at the start, and so does a test.
+pub static SOURCES: LazyLock<Vec<Mapping>> =
+    LazyLock::new(|| FILES.iter().filter_map(|text| Mapping::parse(text).ok()).collect());
 
-/// One export format.
-pub trait CostSource: Send + Sync {
-    /// Its name in logs, reasons and the table's history.
-    fn name(&self) -> &'static str;
-    /// Whether a file with these columns is of this format.
-    fn recognises(&self, schema: &Schema) -> bool;
-    /// The source column that holds the start of the billing period.
-    fn period_column(&self) -> &'static str;
-    /// Whether this source column is read at all.
-    fn wants(&self, column: &str) -> bool;
-    /// Turns a batch of source rows into a batch of [`crate::focus::SCHEMA`], row by row, in order.
-    ///
-    /// # Errors
-    /// When a column that FOCUS requires cannot be filled, or a value is not of its type.
-    fn map(&self, batch: &RecordBatch) -> Result<Mapped, SourceError>;
-}
+/// Raised by one whenever the way in which mappings are evaluated changes its output.
+const PIPELINE_VERSION: u32 = 2;
 
-/// What came of a batch.
-#[derive(Debug)]
-pub struct Mapped {
-    /// Rows in [`crate::focus::SCHEMA`].
-    pub rows: RecordBatch,
-    /// Numbers with more than 18 digits after the point, which were rounded.
-    pub rounded: u64,
+/// Stands for everything that decides what becomes of a source row: it is part of what makes an ingested version, so that periods are read anew when
+/// any of it changes.
+pub static VERSION: LazyLock<String> = LazyLock::new(|| {
+    use sha2::{Digest as _, Sha256};
+    let mut digest = Sha256::new();
+    SOURCES.iter().for_each(|source| digest.update(source.digest()));
+    digest.update(mapping::tables_digest());
+    let head = digest.finalize().iter().take(8).fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
+    format!("{PIPELINE_VERSION}-{head:016x}")
+});
+
+/// Reads every mapping file.
+///
+/// # Errors
+/// The first that is wrong.
+pub fn check() -> Result<(), MappingError> {
+    FILES.iter().try_for_each(|text| Mapping::parse(text).map(drop))
 }
 
 /// Why rows are refused. Values are never quoted.
@@ -53,7 +69,7 @@ pub enum SourceError {
     #[error("column {column} is missing")]
     MissingColumn {
         /// The source's column.
-        column: &'static str,
+        column: String,
     },
     /// A column of a type that its values cannot be read from.
     #[error("column {column} has the type {found}, which cannot be read as {expected}")]
@@ -73,12 +89,15 @@ pub enum SourceError {
         /// Why.
         why: crate::money::AmountError,
     },
-    /// A sum over columns of one row is too large.
-    #[error("a computed {column} has more than 20 digits before the point")]
-    TooLarge {
-        /// The FOCUS column.
-        column: &'static str,
+    /// A value that is no map.
+    #[error("column {column} holds a value that is no JSON object")]
+    BadMap {
+        /// The source's column.
+        column: String,
     },
+    /// A result over columns of one row is too large.
+    #[error("a computed amount has more than 20 digits before the point")]
+    TooLarge,
     /// A text that no export has.
     #[error("column {column} holds a text of more than {limit} bytes")]
     TooLong {
@@ -99,13 +118,13 @@ pub enum SourceError {
 }
 
 fn known() -> String {
-    SOURCES.iter().map(|source| source.name()).collect::<Vec<_>>().join(", ")
+    SOURCES.iter().map(Mapping::name).collect::<Vec<_>>().join(", ")
 }
 
 /// The source whose format this is.
 ///
 /// # Errors
 /// [`SourceError::UnknownFormat`].
-pub fn recognise(schema: &Schema) -> Result<&'static dyn CostSource, SourceError> {
-    SOURCES.iter().copied().find(|source| source.recognises(schema)).ok_or(SourceError::UnknownFormat)
+pub fn recognise(layout: &Layout) -> Result<&'static Mapping, SourceError> {
+    SOURCES.iter().find(|source| source.recognises(layout)).ok_or(SourceError::UnknownFormat)
 }

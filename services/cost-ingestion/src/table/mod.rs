@@ -12,6 +12,7 @@
 
 mod query;
 mod replace;
+mod run;
 mod write;
 
 pub use query::{CostQuery, MAX_TOP};

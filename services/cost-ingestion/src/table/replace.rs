@@ -1,16 +1,17 @@
 //! Replacing a slice: the old files out and the new ones in, in one commit.
 
-use super::write::discard;
+use super::write::{DataFile, discard};
 use super::{CostTable, Fingerprint, PARTITIONS, Slice, TableError, Written, delta};
 use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
 use deltalake_core::kernel::{Action, Add, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::table::state::DeltaTableState;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Commits that may be lost against other writers before giving up.
 const ATTEMPTS: u32 = 20;
@@ -99,7 +100,7 @@ impl CostTable {
                 size: i64::try_from(file.size).unwrap_or(i64::MAX),
                 modification_time: now,
                 data_change: true,
-                stats: Some(format!(r#"{{"numRecords":{}}}"#, file.rows)),
+                stats: Some(stats(file)),
                 ..Add::default()
             })
         }));
@@ -116,6 +117,24 @@ impl CostTable {
         let commit = CommitBuilder::from(properties).with_actions(actions);
         Ok(commit.build(Some(state), Arc::clone(&self.log), operation).await?.version())
     }
+}
+
+/// What engines prune files by.
+fn stats(file: &DataFile) -> String {
+    let instant = |micros: i64| {
+        let millis = i128::from(micros.div_euclid(1000)) * 1_000_000;
+        OffsetDateTime::from_unix_timestamp_nanos(millis).ok()?.format(&Rfc3339).ok()
+    };
+    // Instants are written in milliseconds: the last is rounded up.
+    let span = file.starts.and_then(|(first, last)| Some((instant(first)?, instant(last.saturating_add(999))?)));
+    let stats = match span {
+        None => json!({"numRecords": file.rows}),
+        Some((first, last)) => json!({
+            "numRecords": file.rows, "minValues": {"ChargePeriodStart": first}, "maxValues": {"ChargePeriodStart": last},
+            "nullCount": {"ChargePeriodStart": 0},
+        }),
+    };
+    stats.to_string()
 }
 
 fn is_in(state: &DeltaTableState, written: &Written) -> bool {

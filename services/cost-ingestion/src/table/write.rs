@@ -1,27 +1,34 @@
 //! Data files of one slice, written as rows come.
 
+use super::run::{Run, WRITTEN};
 use super::{CostTable, Slice, TableError};
 use crate::focus;
 use crate::money::Amount;
+use crate::source::Mapped;
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Decimal128Type;
-use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
+use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::arrow::async_writer::AsyncArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::properties::WriterProperties;
+use parquet::file::metadata::SortingColumn;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
-/// Bytes of rows that are held before they are written out.
-const ROW_GROUP_BYTES: usize = 64 << 20;
-/// Bytes after which the next file is begun.
-const FILE_BYTES: usize = 512 << 20;
+/// Memory that the rows of one data file may take before it is written.
+const RUN_BYTES: usize = 88 << 20;
+/// Rows of one row group: in order, so that a day of a month is a few of them.
+const GROUP_ROWS: usize = 64 << 10;
+/// Columns that engines prune by.
+const COUNTED: [&str; 6] =
+    ["BilledCost", "ChargePeriodEnd", "ChargePeriodStart", "RegionId", "ServiceName", "SubAccountId"];
 
 /// A finished data file.
 #[derive(Clone, Debug)]
@@ -29,6 +36,8 @@ pub(super) struct DataFile {
     pub(super) path: Path,
     pub(super) size: u64,
     pub(super) rows: u64,
+    /// First and last start of a charge period, in microseconds.
+    pub(super) starts: Option<(i64, i64)>,
 }
 
 /// Sums of one currency.
@@ -45,7 +54,7 @@ impl Sums {
     ///
     /// # Errors
     /// When the sum has more digits than an amount.
-    pub(super) fn add(&mut self, billed: Amount, effective: Amount) -> Result<(), TableError> {
+    pub fn add(&mut self, billed: Amount, effective: Amount) -> Result<(), TableError> {
         self.billed = self.billed.checked_add(billed).ok_or(TableError::TooLarge)?;
         self.effective = self.effective.checked_add(effective).ok_or(TableError::TooLarge)?;
         Ok(())
@@ -62,112 +71,105 @@ pub struct Written {
     pub totals: BTreeMap<String, Sums>,
 }
 
-/// Writes the rows of one slice. Dropped or aborted, it leaves at most files that nothing refers to.
-pub struct SliceWriter {
-    store: Arc<dyn ObjectStore>,
-    folder: Path,
-    open: Option<Open>,
-    written: Written,
-}
-
-struct Open {
-    path: Path,
-    writer: AsyncArrowWriter<BufWriter>,
-    rows: u64,
-}
-
-impl SliceWriter {
-    /// Writes into the table's storage.
-    #[must_use]
-    pub fn new(table: &CostTable, slice: &Slice) -> Self {
-        // Folders are for people's eyes; what a file belongs to stands in the log.
-        let folder = format!("x_tenant_id={}/x_billing_period={}", slice.tenant, slice.period);
-        Self { store: table.store(), folder: Path::from(folder), open: None, written: Written::default() }
-    }
-
-    /// Writes a batch of [`focus::SCHEMA`].
+impl Written {
+    /// Puts what another writer of the same slice has written to it.
     ///
     /// # Errors
-    /// When storage fails or a sum has too many digits. The writer is then of no more use but to [`Self::abort`].
-    pub async fn write(&mut self, rows: &RecordBatch) -> Result<(), TableError> {
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => self.begin()?,
-        };
-        let written = open.writer.write(rows).await;
-        let flushed = match written {
-            Ok(()) if open.writer.in_progress_size() >= ROW_GROUP_BYTES => open.writer.flush().await,
-            other => other,
-        };
-        open.rows += rows.num_rows() as u64;
-        let full = open.writer.bytes_written() >= FILE_BYTES;
-        self.open = Some(open);
-        flushed.map_err(writing)?;
-        self.count(rows)?;
-        if full { self.end().await } else { Ok(()) }
-    }
-
-    /// Ends the last file.
-    ///
-    /// # Errors
-    /// When storage fails; [`Self::abort`] was then done already.
-    pub async fn finish(mut self) -> Result<Written, TableError> {
-        match self.end().await {
-            Ok(()) => Ok(self.written),
-            Err(error) => {
-                self.abort().await;
-                Err(error)
-            }
+    /// When a sum has too many digits.
+    pub fn merge(&mut self, other: Self) -> Result<(), TableError> {
+        self.files.extend(other.files);
+        self.rows += other.rows;
+        for (currency, sums) in other.totals {
+            self.totals.entry(currency).or_default().add(sums.billed, sums.effective)?;
         }
-    }
-
-    /// Takes back what was written, as far as storage lets it: what stays behind is seen by no reader.
-    pub async fn abort(mut self) {
-        if let Some(open) = self.open.take() {
-            let _ = open.writer.into_inner().abort().await;
-        }
-        discard(&self.store, &self.written).await;
-    }
-
-    fn begin(&self) -> Result<Open, TableError> {
-        let path = self.folder.clone().join(format!("part-{}.zstd.parquet", Uuid::now_v7()));
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_created_by(concat!("rolebridge ", env!("CARGO_PKG_VERSION")).to_owned())
-            .build();
-        // Other engines need no Arrow schema in the file, and ours holds views, which is nobody's business.
-        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-        let target = BufWriter::new(Arc::clone(&self.store), path.clone());
-        let writer =
-            AsyncArrowWriter::try_new_with_options(target, Arc::clone(&focus::SCHEMA), options).map_err(writing)?;
-        Ok(Open { path, writer, rows: 0 })
-    }
-
-    async fn end(&mut self) -> Result<(), TableError> {
-        let Some(mut open) = self.open.take() else { return Ok(()) };
-        if let Err(error) = open.writer.finish().await {
-            self.open = Some(open);
-            return Err(writing(error));
-        }
-        let head =
-            self.store.head(&open.path).await.map_err(|error| writing(ParquetError::External(Box::new(error))))?;
-        self.written.files.push(DataFile { path: open.path, size: head.size, rows: open.rows });
         Ok(())
     }
 
-    fn count(&mut self, rows: &RecordBatch) -> Result<(), TableError> {
-        self.written.rows += rows.num_rows() as u64;
-        for_each_cost(rows, |row| self.written.sums(row.currency).add(row.billed, row.effective))
+    /// Takes back what was written, as far as storage lets it: what stays behind is seen by no reader.
+    pub async fn discard(self, table: &CostTable) {
+        discard(&table.store(), &self).await;
     }
 }
 
-impl Written {
-    fn sums(&mut self, currency: &str) -> &mut Sums {
-        if !self.totals.contains_key(currency) {
-            self.totals.insert(currency.to_owned(), Sums::default());
-        }
-        self.totals.entry(currency.to_owned()).or_default()
+/// Writes rows of one slice, several of them side by side if need be. It works in the calling thread, which must be one that may block.
+pub struct SliceWriter {
+    store: Arc<dyn ObjectStore>,
+    runtime: Handle,
+    folder: Path,
+    run: Run,
+    written: Written,
+}
+
+impl SliceWriter {
+    /// Writes into the table's storage, which `runtime` reaches.
+    #[must_use]
+    pub fn new(table: &CostTable, slice: &Slice, runtime: Handle) -> Self {
+        // Folders are for people's eyes; what a file belongs to stands in the log.
+        let folder = format!("x_tenant_id={}/x_billing_period={}", slice.tenant, slice.period);
+        Self { store: table.store(), runtime, folder: Path::from(folder), run: Run::new(), written: Written::default() }
     }
+
+    /// Takes rows.
+    ///
+    /// # Errors
+    /// When storage fails or a sum has too many digits. What was written before is in [`Self::into_written`], to be discarded.
+    pub fn write(&mut self, mapped: &Mapped) -> Result<(), TableError> {
+        self.run.push(mapped);
+        if self.run.bytes() >= RUN_BYTES { self.end() } else { Ok(()) }
+    }
+
+    /// Writes what is held into a data file.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn end(&mut self) -> Result<(), TableError> {
+        if self.run.rows() == 0 {
+            return Ok(());
+        }
+        let run = std::mem::replace(&mut self.run, Run::new());
+        let counted = run.count()?;
+        let bytes = encode(&run)?;
+        let path = self.folder.clone().join(format!("part-{}.zstd.parquet", Uuid::now_v7()));
+        let (size, rows) = (bytes.len() as u64, run.rows() as u64);
+        drop(run);
+        self.runtime
+            .block_on(self.store.put(&path, bytes.into()))
+            .map_err(|error| writing(ParquetError::External(Box::new(error))))?;
+        let files = vec![DataFile { path, size, rows, starts: counted.starts }];
+        self.written.merge(Written { files, rows, totals: counted.totals })
+    }
+
+    /// The files that were written.
+    #[must_use]
+    pub fn into_written(self) -> Written {
+        self.written
+    }
+}
+
+fn encode(run: &Run) -> Result<Vec<u8>, TableError> {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_created_by(concat!("rolebridge ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_column_dictionary_enabled(ColumnPath::from("x_LineItemId"), false);
+    for column in COUNTED {
+        properties = properties.set_column_statistics_enabled(ColumnPath::from(column), EnabledStatistics::Chunk);
+    }
+    let start = focus::COLUMNS.iter().position(|column| column.name == "ChargePeriodStart");
+    let sorted = start
+        .and_then(|at| i32::try_from(at).ok())
+        .map(|column_idx| vec![SortingColumn { column_idx, descending: false, nulls_first: false }]);
+    let properties = properties.set_sorting_columns(sorted).build();
+    // Other engines need no Arrow schema in the file, and ours holds dictionaries, which is nobody's business.
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&WRITTEN), options).map_err(writing)?;
+    let order = run.order();
+    for rows in order.chunks(GROUP_ROWS) {
+        let batch = run.batch(rows).map_err(|error| writing(ParquetError::ArrowError(error.to_string())))?;
+        writer.write(&batch).map_err(writing)?;
+    }
+    writer.into_inner().map_err(writing)
 }
 
 /// Deletes files that were never committed.
@@ -182,7 +184,6 @@ pub(super) async fn discard(store: &Arc<dyn ObjectStore>, written: &Written) {
 fn writing(source: ParquetError) -> TableError {
     TableError::Data { operation: "writing", source }
 }
-
 /// What sums are made of, of one row.
 pub(super) struct CostRow<'a> {
     pub(super) service: &'a str,
