@@ -66,6 +66,9 @@ pub(super) async fn blocking<T: Send + 'static>(
     result.map_err(|error| export::failed(path, ParquetError::External(Box::new(error))))?
 }
 
+/// A column, what its texts must fit, and the reason if they do not.
+type Asked<'a> = (&'a str, &'a dyn Fn(&str) -> bool, &'a str);
+
 impl Pour {
     fn work(&self, runtime: &Handle) -> (Written, Result<(), IngestError>) {
         let mut writer = SliceWriter::new(&self.table, &self.slice, runtime.clone());
@@ -153,7 +156,7 @@ impl Pour {
         let is_code = |text: &str| text.parse::<contracts::costs::Currency>().is_ok();
         let believed = |text: &str| self.payers.accept(text, &self.account);
         let payer = "a row's payer is not the connection's account; if that is right, the operator names it in ROLEBRIDGE_COST_PAYERS";
-        let asked: [(&str, &dyn Fn(&str) -> bool, &str); 2] = [
+        let asked: [Asked<'_>; 2] = [
             ("BillingAccountId", &believed, payer),
             ("BillingCurrency", &is_code, "a row's currency is no currency code"),
         ];

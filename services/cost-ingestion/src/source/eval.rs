@@ -225,12 +225,12 @@ impl<'a> Evaluator<'a> {
                 None => distinct.key(ids.clone().into_boxed_slice()),
             });
         }
-        let set = |ids: &Box<[u32]>| {
+        let set = |ids: &[u32]| {
             let pairs = columns.iter().zip(ids.iter());
             let pairs = pairs.filter_map(|((key, text), id)| Some((key.clone(), text.value(*id)?.to_owned())));
             sorted(pairs.collect())
         };
-        Ok(Maps { keys: Many::each(keys), sets: Rc::new(distinct.values.iter().map(set).collect()) })
+        Ok(Maps { keys: Many::each(keys), sets: Rc::new(distinct.values.iter().map(|ids| set(ids)).collect()) })
     }
 
     fn cond(&self, cond: &Cond) -> Result<Many<bool>, SourceError> {

@@ -31,10 +31,10 @@ fn word(text: &'static str) -> Text {
 fn tags(line: &Line, prefix: bool) -> Pairs {
     let Some(team) = line.team() else { return Vec::new() };
     let mut tags = vec![(if prefix { "user_team" } else { "team" }, team.to_owned())];
-    if line.resource % 3 == 0 {
+    if line.resource.is_multiple_of(3) {
         tags.push((
             if prefix { "user_environment" } else { "environment" },
-            if line.resource % 2 == 0 { "prod" } else { "dev" }.to_owned(),
+            if line.resource.is_multiple_of(2) { "prod" } else { "dev" }.to_owned(),
         ));
     }
     tags
