@@ -189,7 +189,7 @@ async fn from_the_event_to_the_answer_and_on_after_a_crash() {
     flow.verify(empty, "nothing-here").await;
     let said = flow.next::<CostsFailed>().await.data;
     assert_eq!(said.connection, empty);
-    assert!(said.reason.contains("neither a manifest nor a Parquet file"), "{}", said.reason);
+    assert!(said.reason.contains("neither a manifest nor a cost file"), "{}", said.reason);
 
     // What changes in the bucket is found by itself, also by a program that was killed and started again.
     flow.put("cur/a.parquet", report::file(&[item("AmazonEC2", "3")])).await;

