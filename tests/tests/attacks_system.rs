@@ -96,6 +96,9 @@ async fn waits_for(world: &World, service: Service) -> bool {
     }
 }
 
+/// Objects of a bucket, by key.
+type Files = Vec<(&'static str, Vec<u8>)>;
+
 /// Connects a customer whose export holds these files.
 async fn with_files(world: &mut World, files: &[(&str, Vec<u8>)]) -> Launched {
     let tenant = world.tenant("Acme").await.tenant;
@@ -126,7 +129,7 @@ async fn attack_32_hostile_exports_in_customers_buckets_are_refused_whole_with_t
     let mut world = World::start().await;
     let own = |customer: u64| format!("2{customer:011}");
     let good = "cur/daily/a.snappy.parquet";
-    let cases: [(Vec<(&str, Vec<u8>)>, &str); 5] = [
+    let cases: [(Files, &str); 5] = [
         (vec![("cur/a.snappy.parquet", NOVEMBER[..NOVEMBER.len() / 2].to_vec())], "is not a complete Parquet file"),
         (
             vec![
