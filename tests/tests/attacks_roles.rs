@@ -25,7 +25,9 @@ use sandbox::{CUSTOMER_TEMPLATE, Service, StackRequest, SystemOptions};
 /// The condition of the customer's template.
 const CONDITION: &str = "            Condition:
               StringEquals:
-                sts:ExternalId: !Ref ExternalId
+                sts:ExternalId:
+                  - !Ref ExternalId
+                  - !If [ExternalIdChanges, !Ref PreviousExternalId, !Ref AWS::NoValue]
 ";
 
 /// The customer's template with another condition on the role's trust.

@@ -10,7 +10,9 @@ const ROLE: &str = r#"{
   "Resources": {"Role": {"Type": "AWS::IAM::Role", "Properties": {"RoleName": "rolebridge-crafted", "Path": "/rolebridge/",
     "AssumeRolePolicyDocument": {"Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": {"Ref": "Principal"}},
-      "Condition": {"StringEquals": {"sts:ExternalId": {"Ref": "ExternalId"}}}}]}}}},
+      "Condition": {"StringEquals": {"sts:ExternalId": {"Ref": "ExternalId"}}}}]},
+    "Policies": [{"PolicyName": "costs", "PolicyDocument": {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*",
+      "Action": ["bcm-data-exports:*", "cur:DescribeReportDefinitions", "ce:GetCostAndUsage"]}]}}]}}},
   "Outputs": {"RoleArn": {"Value": {"Fn::GetAtt": ["Role", "Arn"]}}}
 }"#;
 
