@@ -9,63 +9,16 @@
     reason = "helpers of tests, where a panic is the verdict"
 )]
 
-use std::{path::PathBuf, time::Duration};
+mod common;
 
+use std::time::Duration;
+
+use common::shell::{Shell, text};
 use contracts::connection::ConnectionState;
 use sandbox::{NatsUser, Operator, System, SystemOptions};
 use serde_json::Value;
-use tokio::process::Command;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Shell {
-    program: PathBuf,
-    url: String,
-    operator: PathBuf,
-    job: PathBuf,
-}
-
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Shell {
-    fn new(system: &System) -> Self {
-        // target/<profile>/deps/<this test>
-        let here = std::env::current_exe().unwrap();
-        let program = here.parent().unwrap().parent().unwrap().join("rolebridge");
-        let (operator, job) = (system.nats.seed_file(NatsUser::Operator), system.nats.seed_file(NatsUser::Job));
-        Self { program, url: system.nats.url(), operator, job }
-    }
-
-    async fn run(&self, user: &str, arguments: &[&str]) -> Said {
-        let seed = if user == "job" { &self.job } else { &self.operator };
-        let output = Command::new(&self.program)
-            .args(arguments)
-            .env_clear()
-            .env("ROLEBRIDGE_NATS_URL", &self.url)
-            .env("ROLEBRIDGE_NATS_SEED_FILE", seed)
-            .env("ROLEBRIDGE_NATS_USER", user)
-            .kill_on_drop(true)
-            .output();
-        let output = tokio::time::timeout(PATIENCE, output).await.expect("the command line hangs").unwrap();
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        Said { code: output.status.code().unwrap(), out: text(&output.stdout), err: text(&output.stderr) }
-    }
-
-    /// The JSON answer to an operator.
-    async fn json(&self, arguments: &[&str]) -> Value {
-        let said = self.run("operator", &[arguments, &["--json"]].concat()).await;
-        assert_eq!(said.code, 0, "{arguments:?}: {}", said.err);
-        serde_json::from_str(&said.out).unwrap()
-    }
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_and_a_job_at_the_command_line() {

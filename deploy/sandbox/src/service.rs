@@ -19,6 +19,8 @@ use crate::{
     reaper::Scratch,
 };
 
+const HTTP_ADDR: &str = "ROLEBRIDGE_HTTP_ADDR";
+
 /// A running or ended service. Dropping it kills it.
 #[derive(Debug)]
 pub struct ServiceProcess {
@@ -47,12 +49,20 @@ impl ServiceProcess {
         let port = PortLease::take()?;
         let mut all: BTreeMap<OsString, OsString> =
             ["PATH", "HOME"].into_iter().filter_map(|key| Some((key.into(), std::env::var_os(key)?))).collect();
-        all.insert("ROLEBRIDGE_HTTP_ADDR".into(), port.address().to_string().into());
+        all.insert(HTTP_ADDR.into(), port.address().to_string().into());
         all.extend(environment.into_iter().map(|(key, value)| (key.into(), value.into())));
         let scratch = Scratch::new()?;
         let mut service = Self { name: name.to_owned(), program, environment: all, process: None, port, scratch };
         service.restart()?;
         Ok(service)
+    }
+
+    /// Another one with the same environment, at an address of its own.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn twin(&self) -> Result<Self> {
+        Self::spawn(&self.name, self.environment.iter().filter(|(name, _)| *name != HTTP_ADDR))
     }
 
     #[must_use]

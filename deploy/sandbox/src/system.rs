@@ -173,6 +173,16 @@ impl System {
         self.services.get_mut(&service).ok_or_else(|| SandboxError::NotBuilt(service.name().to_owned()))
     }
 
+    /// One more instance of `service`, wired like the first. It is the caller's: neither [`System::logs`] nor [`System::stop`] knows it.
+    ///
+    /// # Errors
+    /// It cannot be started, or is not ready in time.
+    pub async fn another(&mut self, service: Service) -> Result<ServiceProcess> {
+        let mut process = self.service(service)?.twin()?;
+        process.wait_ready(READY_WITHIN).await?;
+        Ok(process)
+    }
+
     /// Health addresses by service.
     pub fn health_addresses(&self) -> impl Iterator<Item = (Service, std::net::SocketAddr)> {
         self.services.iter().map(|(service, process)| (*service, process.http_address()))

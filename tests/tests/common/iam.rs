@@ -4,6 +4,12 @@ use sandbox::{Account, REGION, System};
 use serde_json::{Value, json};
 
 async fn call(system: &System, account: &Account, action: &str, parameters: &[(&str, &str)]) {
+    let (went_well, answer) = ask(system, account, action, parameters).await;
+    assert!(went_well, "{action}: {answer}");
+}
+
+/// Whether it went well, and the answer.
+async fn ask(system: &System, account: &Account, action: &str, parameters: &[(&str, &str)]) -> (bool, String) {
     let form = url::form_urlencoded::Serializer::new(String::new())
         .extend_pairs([("Action", action), ("Version", "2010-05-08")])
         .extend_pairs(parameters)
@@ -22,7 +28,19 @@ async fn call(system: &System, account: &Account, action: &str, parameters: &[(&
         .send()
         .await
         .expect("IAM answers");
-    assert!(response.status().is_success(), "{action}: {}", response.text().await.unwrap_or_default());
+    (response.status().is_success(), response.text().await.expect("text"))
+}
+
+/// What an action that reads answers; nothing when what it asks for is not there.
+pub(crate) async fn look(
+    system: &System,
+    account: &Account,
+    action: &str,
+    parameters: &[(&str, &str)],
+) -> Option<String> {
+    let (went_well, answer) = ask(system, account, action, parameters).await;
+    assert!(went_well || answer.contains("NoSuchEntity"), "{action}: {answer}");
+    went_well.then_some(answer)
 }
 
 /// A trust policy for this principal, with this condition or none.

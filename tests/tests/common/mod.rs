@@ -7,6 +7,7 @@
 pub(crate) mod crafted;
 pub(crate) mod iam;
 pub(crate) mod looks;
+pub(crate) mod shell;
 pub(crate) mod sqs;
 
 use std::time::{Duration, Instant};
