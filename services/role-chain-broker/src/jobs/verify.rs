@@ -53,7 +53,7 @@ impl Jobs {
             region: job.region.clone(),
         };
         let deadline = Timestamp::now().until(job.deadline).saturating_sub(MARGIN);
-        let limits = Limits { settle: self.settle.min(deadline), deadline };
+        let limits = Limits { settle: self.settle, deadline };
         let run = tokio::select! {
             run = self.prober.run(&suspect, limits) => run,
             () = self.shutdown.cancelled() => return Disposition::Later { after: Duration::ZERO },

@@ -151,13 +151,13 @@ impl Inquiry {
         self.verdict = Some(Verdict::Failed { fault });
     }
 
-    /// What was seen to the last is so. A role that was not heard at the end has said nothing.
+    /// What was seen to the last is so, if it had the time to settle. A role that was not heard at the end has said nothing.
     fn at_the_deadline(&self) -> Verdict {
-        match (self.at, self.unsettled) {
-            (Step::RightId, Some(Unsettled { last: true, .. })) => Verdict::Failed { fault: Fault::Refused },
-            (Step::RetiredId, Some(Unsettled { last: true, .. })) => {
-                Verdict::Failed { fault: Fault::OpenWithRetiredId }
-            }
+        let Limits { settle, deadline } = self.limits;
+        let settled = |seen: &Unsettled| seen.last && deadline.saturating_sub(seen.since) >= settle;
+        match (self.at, self.unsettled.filter(settled)) {
+            (Step::RightId, Some(_)) => Verdict::Failed { fault: Fault::Refused },
+            (Step::RetiredId, Some(_)) => Verdict::Failed { fault: Fault::OpenWithRetiredId },
             _ => Verdict::Indeterminate,
         }
     }

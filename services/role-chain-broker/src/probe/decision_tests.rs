@@ -55,6 +55,20 @@ fn a_refusal_is_believed_only_after_the_settle_window() {
     assert_eq!(inquiry.next(Duration::from_secs(13)), Next::Done(Verdict::Failed { fault: Fault::Refused }));
 }
 
+/// A job that was taken up late has no time to see a fresh role settle, and says nothing of it.
+#[rstest]
+#[case::one_refusal(&[Refused])]
+#[case::to_the_last(&[Refused, Refused, Refused])]
+#[case::a_retired_id_that_opens(&[LetIn, LetIn, Refused, Refused, LetIn])]
+fn what_had_no_time_to_settle_is_not_believed_at_the_deadline(#[case] answers: &[Seen]) {
+    let late = Limits { settle: Duration::from_secs(45), deadline: Duration::from_secs(5) };
+    let mut inquiry = Inquiry::new(late, true);
+    for (tenth, seen) in answers.iter().enumerate() {
+        inquiry.note(*seen, Duration::from_millis(tenth as u64 * 100));
+    }
+    assert_eq!(inquiry.next(late.deadline), Next::Done(Verdict::Indeterminate));
+}
+
 #[rstest]
 #[case::refused(&[LetIn, LetIn, Refused, Refused, Refused], Verdict::Held)]
 #[case::not_heard(&[LetIn, LetIn, Refused, Refused, Unclear], Verdict::Indeterminate)]
