@@ -74,6 +74,11 @@ impl Chain {
         matches!(self.verify_chain(roots, now), Err(CertificateError::Chain(webpki::Error::UnknownIssuer)))
     }
 
+    /// Whether it leads to a root, now.
+    pub(super) fn holds(&self, roots: &[TrustAnchor<'_>], now: UnixTime) -> bool {
+        self.verify_chain(roots, now).is_ok()
+    }
+
     fn verify_chain(&self, roots: &[TrustAnchor<'_>], now: UnixTime) -> Result<(), CertificateError> {
         let leaf = EndEntityCert::try_from(&self.leaf).map_err(CertificateError::Malformed)?;
         leaf.verify_for_usage(ALL_VERIFICATION_ALGS, roots, &self.issuers, now, KeyUsage::server_auth(), None, None)

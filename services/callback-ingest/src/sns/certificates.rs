@@ -20,19 +20,24 @@ const MOST_KEPT: u64 = 64;
 /// Most issuers asked for above one certificate.
 const MOST_ISSUERS: usize = 3;
 
-/// Why a file could not be had. Holds no URL: what was asked for is the caller's to say.
+/// Why a certificate could not be had. Holds no URL: what was asked for is the caller's to say.
+///
+/// None of them says anything about the message, which a stranger did not sign and a proxy, a host of the authority's, or a missing root of ours may keep from
+/// being judged. So nothing of them is kept, and the message stays in the queue; SQS puts it aside, whole, when that lasts.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FetchError {
-    /// May be another time.
     #[error("the certificate could not be fetched: {0}")]
     Unreachable(String),
-    /// Will not be.
-    #[error("there is no certificate at SigningCertURL (HTTP status {0})")]
+    #[error("there is no certificate where it should be (HTTP status {0}): does a proxy stand between?")]
     Absent(u16),
-    #[error("what lies at SigningCertURL is over {MOST_BYTES} bytes")]
+    #[error("what lies where the certificate should be is over {MOST_BYTES} bytes: does a proxy stand between?")]
     TooLong,
-    #[error("what lies at SigningCertURL is no certificate")]
+    #[error("what lies at SigningCertURL is no certificate: does a proxy stand between?")]
     NoCertificate,
+    #[error(
+        "the signing certificate and its issuers make no chain to a public root: can the host that its issuer names be reached over http?"
+    )]
+    NoChain,
 }
 
 /// Gets a small file over HTTP.
@@ -117,21 +122,20 @@ impl Certificates {
         self.kept.try_get_with(url.clone(), self.load(url)).await
     }
 
+    /// A chain that needed an issuer is given out only when it holds: issuers come over plain http, where whoever sits between may answer.
     async fn load(&self, url: &Url) -> Result<Arc<Chain>, FetchError> {
         let pem = self.fetch.get(url).await?;
         let mut chain = Chain::from_pem(&pem).map_err(|_: CertificateError| FetchError::NoCertificate)?;
+        if !chain.is_incomplete(&self.roots, UnixTime::now()) {
+            return Ok(Arc::new(chain));
+        }
         for _ in 0..MOST_ISSUERS {
-            if !chain.is_incomplete(&self.roots, UnixTime::now()) {
-                break;
-            }
             let Some(issuer) = chain.issuer_url() else { break };
-            match self.fetch.get(&issuer).await {
-                Ok(der) => chain.add_issuer(der),
-                Err(error @ FetchError::Unreachable(_)) => return Err(error),
-                // The check of the chain will say what is missing.
-                Err(_) => break,
+            chain.add_issuer(self.fetch.get(&issuer).await?);
+            if chain.holds(&self.roots, UnixTime::now()) {
+                return Ok(Arc::new(chain));
             }
         }
-        Ok(Arc::new(chain))
+        Err(FetchError::NoChain)
     }
 }

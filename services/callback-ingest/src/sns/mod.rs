@@ -41,8 +41,6 @@ pub enum Refusal {
     #[error("the envelope's signature is not base64")]
     Base64,
     #[error(transparent)]
-    Fetch(Arc<FetchError>),
-    #[error(transparent)]
     Certificate(#[from] CertificateError),
 }
 
@@ -117,10 +115,7 @@ async fn verify(envelope: &Envelope, topic: &TopicArn, certificates: &Certificat
     }
     let url = certificate_url(&envelope.signing_cert_url, topic)?;
     let signature = STANDARD.decode(&envelope.signature).map_err(|_| Refusal::Base64)?;
-    let chain = certificates.chain(&url).await.map_err(|error| match *error {
-        FetchError::Unreachable(_) => OpenError::Later(error),
-        _ => Refusal::Fetch(error).into(),
-    })?;
+    let chain = certificates.chain(&url).await.map_err(OpenError::Later)?;
     let names = certificate_names(topic);
     let checked = chain.verify(certificates.roots(), UnixTime::now(), &names, &envelope.canonical(), &signature);
     Ok(checked.map_err(Refusal::Certificate)?)
