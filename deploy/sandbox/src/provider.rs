@@ -18,19 +18,24 @@ pub const CUSTOMER_TEMPLATE: &str = include_str!("../../aws/customer.yaml");
 
 /// On AWS a service runs as a role of its compute; here each gets a user with an access key.
 ///
-/// The emulator leaves the path out of IAM resources, so that `user/rolebridge/*` matches nothing: the broker is allowed the same actions on the
-/// bare names of its principals, too. And it does not know the condition `iam:PermissionsBoundary`: what the template allows for bounded principals
-/// is allowed for all.
+/// The emulator leaves the path out of most IAM resources, so that `user/rolebridge/*` matches nothing: the broker is allowed the same actions, and no
+/// others, on the bare names of its principals, too. And it does not know the condition `iam:PermissionsBoundary`: what the template allows for
+/// bounded principals is allowed for all. Hence two refusals of AWS are not seen here: of everything but to look at a principal that is not
+/// there, and of writing policies of one that has lost its boundary. The broker's unit tests know both.
 const IDENTITIES: &str = r#"{
   "Parameters": {"IngestPolicy": {"Type": "String"}, "BrokerPolicy": {"Type": "String"}},
   "Resources": {
     "BareNames": {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"ManagedPolicyName": "sandbox-bare-names", "PolicyDocument": {
       "Version": "2012-10-17",
-      "Statement": [{"Effect": "Allow", "Action": ["iam:*User*", "iam:*Role*", "iam:*AccessKey*"],
-        "Resource": ["arn:aws:iam::*:user/rolebridge-*", "arn:aws:iam::*:role/rolebridge-*"]},
-        {"Effect": "Allow", "Action": ["iam:CreateUser", "iam:CreateRole", "iam:PutUserPolicy", "iam:PutRolePolicy",
-          "iam:PutUserPermissionsBoundary", "iam:PutRolePermissionsBoundary"],
-        "Resource": ["arn:aws:iam::*:user/rolebridge/*", "arn:aws:iam::*:role/rolebridge/*"]}]}}},
+      "Statement": [
+        {"Effect": "Allow", "Resource": ["arn:aws:iam::*:user/rolebridge-*", "arn:aws:iam::*:user/rolebridge/*"], "Action": [
+          "iam:CreateAccessKey", "iam:DeleteAccessKey", "iam:DeleteUser", "iam:DeleteUserPolicy", "iam:DetachUserPolicy", "iam:GetUser",
+          "iam:GetUserPolicy", "iam:ListAccessKeys", "iam:ListAttachedUserPolicies", "iam:ListUserPolicies", "iam:ListUserTags", "iam:TagUser",
+          "iam:UntagUser", "iam:UpdateAccessKey", "iam:CreateUser", "iam:PutUserPolicy", "iam:PutUserPermissionsBoundary"]},
+        {"Effect": "Allow", "Resource": ["arn:aws:iam::*:role/rolebridge-*", "arn:aws:iam::*:role/rolebridge/*"], "Action": [
+          "iam:DeleteRole", "iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies",
+          "iam:ListRolePolicies", "iam:ListRoleTags", "iam:TagRole", "iam:UntagRole", "iam:UpdateAssumeRolePolicy", "iam:UpdateRole",
+          "iam:CreateRole", "iam:PutRolePolicy", "iam:PutRolePermissionsBoundary"]}]}}},
     "Ingest": {"Type": "AWS::IAM::User", "Properties": {"UserName": "callback-ingest", "ManagedPolicyArns": [{"Ref": "IngestPolicy"}]}},
     "Broker": {"Type": "AWS::IAM::User", "Properties": {"UserName": "role-chain-broker",
       "ManagedPolicyArns": [{"Ref": "BrokerPolicy"}, {"Ref": "BareNames"}]}}
@@ -90,4 +95,26 @@ impl Provider {
 
 fn take(outputs: &mut BTreeMap<String, String>, name: &'static str) -> Result<String> {
     outputs.remove(name).ok_or(SandboxError::MissingOutput(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn iam_actions(text: &str) -> BTreeSet<&str> {
+        text.split("iam:")
+            .skip(1)
+            .filter_map(|rest| rest.split(|end: char| !end.is_ascii_alphabetic()).next())
+            .collect()
+    }
+
+    #[test]
+    fn the_broker_is_allowed_no_action_here_that_the_template_does_not_allow() {
+        let template: BTreeSet<_> = iam_actions(PROVIDER_TEMPLATE);
+        let here: BTreeSet<_> = iam_actions(IDENTITIES).into_iter().filter(|action| !action.is_empty()).collect();
+        assert!(here.len() > 20, "{here:?}");
+        assert_eq!(here.difference(&template).collect::<Vec<_>>(), Vec::<&&str>::new());
+    }
 }
