@@ -146,7 +146,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     let endpoints = issue::serve(&bus, issuer).await.map_err(RunError::Bus)?;
 
     let (health, tasks) = (Health::new(), Supervisor::new(shutdown));
-    let revoker = Arc::new(Revoker { maker: maker.clone() });
+    let revoker = Arc::new(Revoker { maker: maker.clone(), grants: Arc::new(grants.clone()) });
     let settle = config.broker.settle();
     let jobs = Jobs { bus: bus.clone(), prober, looker, revoker, settle, shutdown: tasks.token() };
     tasks.spawn("aws account", aws_account::check(sdk, layout.account, health.part("aws"), tasks.token()));

@@ -46,6 +46,7 @@ impl Jobs {
                 tracing::info!(%tenant, "the tenant's principal is gone");
                 self.done(job.job, tenant, RevocationAction::PrincipalRemoved, PrincipalRemoved { tenant }).await
             }
+            Err(error @ MakeError::NoTenants { .. }) => Disposition::Refuse { reason: whole(&error) },
             Err(error) => self.waiting(job.job, tenant, RevocationAction::PrincipalRemoved, &error, attempt).await,
         }
     }

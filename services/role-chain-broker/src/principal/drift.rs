@@ -23,7 +23,7 @@ pub(super) struct FoundPolicies {
 }
 
 /// A principal as IAM has it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Found {
     pub user: Option<FoundUser>,
     pub role: Option<FoundRole>,
@@ -34,17 +34,22 @@ pub(super) struct Found {
 
 /// Reads everything. Some ten calls; none changes anything.
 ///
+/// Of what is not there nothing more is asked: IAM knows no path of it, and refuses what is allowed under the path alone.
+///
 /// # Errors
 /// When IAM does not answer: then nothing is known, and nothing is called a drift.
 pub(super) async fn read(iam: &dyn Iam, plan: &Plan) -> Result<Found, Failure> {
     let name = plan.name.as_str();
-    Ok(Found {
-        user: iam.user(name).await?,
-        role: iam.role(name).await?,
-        user_policies: policies(iam, Half::User, name).await?,
-        role_policies: policies(iam, Half::Role, name).await?,
-        keys: iam.access_keys(name).await?,
-    })
+    let mut found = Found { user: iam.user(name).await?, role: iam.role(name).await?, ..Found::default() };
+    // One of the same name at another path is not ours to read.
+    if found.user.as_ref().is_some_and(|user| user.arn == plan.user_arn) {
+        found.user_policies = policies(iam, Half::User, name).await?;
+        found.keys = iam.access_keys(name).await?;
+    }
+    if found.role.as_ref().is_some_and(|role| role.arn == plan.role_arn) {
+        found.role_policies = policies(iam, Half::Role, name).await?;
+    }
+    Ok(found)
 }
 
 async fn policies(iam: &dyn Iam, half: Half, name: &str) -> Result<FoundPolicies, Failure> {

@@ -31,6 +31,7 @@ use super::{
     store::{PrincipalStore, Revision, StoreError},
 };
 use crate::{
+    grants::Book,
     metrics::Metrics,
     sts::{Answer, AssumeRole, Keys, Session, Sts},
     wrap::{KeyWrapper, LocalKey},
@@ -100,6 +101,10 @@ pub struct World {
     /// New keys do not work yet.
     pub unsettled: bool,
     pub told: Vec<RawMessage>,
+    /// IAM answers nothing about this name.
+    pub down: Option<String>,
+    /// How often users were asked for, by name.
+    pub asked: HashMap<String, usize>,
 }
 
 #[derive(Debug)]
@@ -123,6 +128,20 @@ impl FakeIam {
         tokio::task::yield_now().await;
         self.knife.step(broken(), || effect(&mut lock(&self.world)))
     }
+
+    /// What is neither Get nor Create. Of what is not there IAM knows no path, and the broker has no right to the bare name.
+    async fn step_of<T>(
+        &self,
+        half: Half,
+        name: &str,
+        effect: impl FnOnce(&mut World) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.step(|world| {
+            world.must_be(half, name)?;
+            effect(world)
+        })
+        .await
+    }
 }
 
 impl World {
@@ -131,7 +150,16 @@ impl World {
             Half::User => self.users.contains_key(name),
             Half::Role => self.roles.contains_key(name),
         };
-        if there { Ok(()) } else { Err(other("NoSuchEntity")) }
+        if there { Ok(()) } else { Err(other("AccessDenied")) }
+    }
+
+    /// The template allows policies to be written of what has the boundary alone.
+    fn must_be_bound(&self, half: Half, name: &str, boundary: Option<&str>) -> Result<(), Failure> {
+        let found = match half {
+            Half::User => self.users.get(name).and_then(|user| user.boundary.as_deref()),
+            Half::Role => self.roles.get(name).and_then(|role| role.boundary.as_deref()),
+        };
+        if boundary.is_none() || found == boundary { Ok(()) } else { Err(other("AccessDenied")) }
     }
 
     pub fn ids(&self) -> Vec<&str> {
@@ -142,7 +170,11 @@ impl World {
 #[async_trait]
 impl Iam for FakeIam {
     async fn user(&self, name: &str) -> Result<Option<FoundUser>, Failure> {
-        self.step(|world| Ok(world.users.get(name).cloned())).await
+        self.step(|world| {
+            *world.asked.entry(name.to_owned()).or_default() += 1;
+            if world.down.as_deref() == Some(name) { Err(broken()) } else { Ok(world.users.get(name).cloned()) }
+        })
+        .await
     }
     async fn create_user(
         &self,
@@ -183,15 +215,14 @@ impl Iam for FakeIam {
         .await
     }
     async fn set_trust(&self, role: &str, trust: &Value) -> Result<(), Failure> {
-        self.step(|world| {
-            world.roles.get_mut(role).ok_or_else(|| other("NoSuchEntity"))?.trust = Some(trust.clone());
+        self.step_of(Half::Role, role, |world| {
+            world.roles.get_mut(role).unwrap().trust = Some(trust.clone());
             Ok(())
         })
         .await
     }
     async fn set_boundary(&self, half: Half, name: &str, boundary: &str) -> Result<(), Failure> {
-        self.step(|world| {
-            world.must_be(half, name)?;
+        self.step_of(half, name, |world| {
             let place = match half {
                 Half::User => world.users.get_mut(name).map(|user| &mut user.boundary),
                 Half::Role => world.roles.get_mut(name).map(|role| &mut role.boundary),
@@ -202,7 +233,7 @@ impl Iam for FakeIam {
         .await
     }
     async fn delete(&self, half: Half, name: &str) -> Result<(), Failure> {
-        self.step(|world| {
+        self.step_of(half, name, |world| {
             let of = (half, name.to_owned());
             let bound = world.inline.get(&of).is_some_and(|policies| !policies.is_empty())
                 || world.attached.get(&of).is_some_and(|policies| !policies.is_empty())
@@ -220,15 +251,19 @@ impl Iam for FakeIam {
     }
     async fn policies(&self, half: Half, name: &str) -> Result<Vec<String>, Failure> {
         let of = (half, name.to_owned());
-        self.step(|world| Ok(world.inline.get(&of).map(|all| all.keys().cloned().collect()).unwrap_or_default())).await
+        self.step_of(half, name, |world| {
+            Ok(world.inline.get(&of).map(|all| all.keys().cloned().collect()).unwrap_or_default())
+        })
+        .await
     }
     async fn policy(&self, half: Half, name: &str, policy: &str) -> Result<Option<Value>, Failure> {
         let of = (half, name.to_owned());
-        self.step(|world| Ok(world.inline.get(&of).and_then(|all| all.get(policy).cloned()))).await
+        self.step_of(half, name, |world| Ok(world.inline.get(&of).and_then(|all| all.get(policy).cloned()))).await
     }
     async fn put_policy(&self, half: Half, name: &str, policy: &str, document: &Value) -> Result<(), Failure> {
-        self.step(|world| {
-            world.must_be(half, name)?;
+        let boundary = self.layout.boundary.as_deref();
+        self.step_of(half, name, |world| {
+            world.must_be_bound(half, name, boundary)?;
             let all = world.inline.entry((half, name.to_owned())).or_default();
             all.insert(policy.to_owned(), document.clone());
             Ok(())
@@ -236,29 +271,29 @@ impl Iam for FakeIam {
         .await
     }
     async fn delete_policy(&self, half: Half, name: &str, policy: &str) -> Result<(), Failure> {
-        self.step(|world| {
+        self.step_of(half, name, |world| {
             world.inline.entry((half, name.to_owned())).or_default().remove(policy);
             Ok(())
         })
         .await
     }
     async fn attached(&self, half: Half, name: &str) -> Result<Vec<String>, Failure> {
-        self.step(|world| Ok(world.attached.get(&(half, name.to_owned())).cloned().unwrap_or_default())).await
+        self.step_of(half, name, |world| Ok(world.attached.get(&(half, name.to_owned())).cloned().unwrap_or_default()))
+            .await
     }
     async fn detach(&self, half: Half, name: &str, policy_arn: &str) -> Result<(), Failure> {
-        self.step(|world| {
+        self.step_of(half, name, |world| {
             world.attached.entry((half, name.to_owned())).or_default().retain(|arn| arn != policy_arn);
             Ok(())
         })
         .await
     }
-    async fn access_keys(&self, _: &str) -> Result<Vec<FoundKey>, Failure> {
+    async fn access_keys(&self, user: &str) -> Result<Vec<FoundKey>, Failure> {
         let found = |(id, active): &Key| FoundKey { id: id.as_str().into(), active: *active };
-        self.step(|world| Ok(world.keys.iter().map(found).collect())).await
+        self.step_of(Half::User, user, |world| Ok(world.keys.iter().map(found).collect())).await
     }
     async fn create_access_key(&self, user: &str) -> Result<Keys, Failure> {
-        self.step(|world| {
-            world.must_be(Half::User, user)?;
+        self.step_of(Half::User, user, |world| {
             if world.keys.len() >= 2 {
                 world.over_the_limit += 1;
                 return Err(other("LimitExceeded"));
@@ -271,8 +306,8 @@ impl Iam for FakeIam {
         })
         .await
     }
-    async fn set_key_active(&self, _: &str, id: &SecretString, active: bool) -> Result<(), Failure> {
-        self.step(|world| {
+    async fn set_key_active(&self, user: &str, id: &SecretString, active: bool) -> Result<(), Failure> {
+        self.step_of(Half::User, user, |world| {
             for key in world.keys.iter_mut().filter(|key| key.0 == id.expose_secret()) {
                 key.1 = active;
             }
@@ -280,8 +315,8 @@ impl Iam for FakeIam {
         })
         .await
     }
-    async fn delete_access_key(&self, _: &str, id: &SecretString) -> Result<(), Failure> {
-        self.step(|world| {
+    async fn delete_access_key(&self, user: &str, id: &SecretString) -> Result<(), Failure> {
+        self.step_of(Half::User, user, |world| {
             world.keys.retain(|key| key.0 != id.expose_secret());
             Ok(())
         })
@@ -388,6 +423,7 @@ pub struct Bench {
     pub knife: Arc<Knife>,
     pub maker: Arc<Maker>,
     pub revoker: Revoker,
+    pub book: Arc<Book>,
 }
 
 pub fn wrapper() -> Arc<dyn KeyWrapper> {
@@ -418,7 +454,9 @@ impl Bench {
         let settle = Duration::from_secs(60);
         let maker = Maker { layout, iam: iam.clone(), store: store.clone(), wrapper: wrapper.clone(), settle };
         let maker = Arc::new(maker);
-        Self { iam, store, wrapper, knife, revoker: Revoker { maker: maker.clone() }, maker }
+        let book = Arc::new(Book::default());
+        let revoker = Revoker { maker: maker.clone(), grants: book.clone() };
+        Self { iam, store, wrapper, knife, revoker, book, maker }
     }
 
     pub fn world(&self) -> MutexGuard<'_, World> {

@@ -137,7 +137,8 @@ impl Keeper {
     /// Compares, mends, and tells. The alarm is written down first: whatever happens then, it is told.
     async fn reconcile(&self, tenant: TenantId) -> Result<(), MakeError> {
         let plan = self.maker.plan(tenant)?;
-        let Some((record, _)) = self.maker.store.get(tenant).await.map_err(MakeError::Store)? else { return Ok(()) };
+        let stored = self.maker.store.get(tenant).await.map_err(MakeError::Store)?;
+        let Some((record, revision)) = stored else { return Ok(()) };
         if record.alarm.is_none() && record.updated_at.until(Timestamp::now()) < self.maker.settle {
             // IAM may not show yet what was just done.
             return Ok(());
@@ -148,6 +149,11 @@ impl Keeper {
         let seen = found.role.map(|role| role.id);
         if drifts.is_empty() && record.alarm.is_none() {
             return self.note_role(&record, seen, None).await;
+        }
+        let now = self.maker.store.get(tenant).await.map_err(MakeError::Store)?;
+        if now.is_none_or(|(_, now)| now != revision) {
+            // What it was compared with is no longer what it must be: sessions were denied, or another works on it. The next look tells.
+            return Err(MakeError::Busy);
         }
         let Some(alarm) = self.raise(tenant, &drifts).await? else { return Ok(()) };
         let trouble = self.maker.make(tenant).await.err().map(|error| whole(&error));

@@ -192,3 +192,15 @@ async fn the_principal_of_nobody_is_mended_without_an_event() {
     assert_eq!(bench.world().keys.len(), 1);
     assert!(bench.store.record(tenant).alarm.is_none());
 }
+
+#[tokio::test]
+async fn attack_23_a_role_that_is_replaced_before_the_first_look_is_an_alarm() {
+    let (bench, tenant) = (Bench::default(), TenantId::new());
+    bench.maker.make(tenant).await.unwrap();
+    for role in bench.world().roles.values_mut() {
+        role.id = "AROAANOTHER".to_owned();
+    }
+    bench.store.age(tenant, HOUR);
+    bench.keeper().visit(tenant, Why::Round).await.unwrap();
+    assert_eq!(alarms(&bench)[0].found, [Drift::RoleReplaced]);
+}

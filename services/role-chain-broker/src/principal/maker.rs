@@ -26,7 +26,8 @@ use crate::{
     wrap::{KeyWrapper, WrapError, Wrapped},
 };
 
-/// Why a principal is not as it should be. All but [`MakeError::Foreign`] and [`MakeError::Removed`] pass with time or with a changed configuration: try again.
+/// Why a principal is not as it should be. All but [`MakeError::Foreign`], [`MakeError::Removed`] and
+/// [`MakeError::NoTenants`] pass with time or with a changed configuration: try again.
 #[derive(Debug, thiserror::Error)]
 pub enum MakeError {
     #[error("IAM did not {step} of the tenant's principal")]
@@ -52,6 +53,14 @@ pub enum MakeError {
     /// Its tenant has ended: it is being removed, or is gone, and is never made again.
     #[error("the tenant has ended, and its principal with it")]
     Removed,
+    /// A removal that nobody can have meant.
+    #[error("{tenant} is the broker's own principal and no tenant's: it is not removed")]
+    NoTenants { tenant: TenantId },
+    /// A removal that contradicts the grants.
+    #[error(
+        "credentials may still be issued for {connections} of the tenant's connections: its principal is removed when their grants are withdrawn"
+    )]
+    StillGranted { connections: usize },
     /// Another instance works on it.
     #[error("another instance is at work on the tenant's principal")]
     Busy,
@@ -88,16 +97,70 @@ impl Maker {
     /// See [`MakeError`]; what was done stays done.
     pub async fn make(&self, tenant: TenantId) -> Result<Record, MakeError> {
         let plan = self.plan(tenant)?;
-        let known = self.store.get(tenant).await.map_err(MakeError::Store)?.map(|(record, _)| record);
-        if known.as_ref().is_some_and(|record| matches!(record.state, State::Removing | State::Removed)) {
+        let made = match self.is_closed(tenant).await? {
+            true => Err(MakeError::Removed),
+            false => self.build(&plan).await,
+        };
+        // It may have been closed while we built: what we made after its removal has nobody else to remove it.
+        if made.is_err() && self.is_closed(tenant).await? {
+            self.tear_down(&plan).await?;
             return Err(MakeError::Removed);
         }
-        self.user(&plan).await?;
-        self.role(&plan).await?;
-        for half in Half::ALL {
-            self.policies(&plan, half, known.as_ref().and_then(|record| record.denied_before)).await?;
+        made
+    }
+
+    async fn build(&self, plan: &Plan) -> Result<Record, MakeError> {
+        self.user(plan).await?;
+        let role_id = self.role(plan).await?;
+        self.all_policies(plan).await?;
+        self.key(plan, &role_id).await
+    }
+
+    /// Sessions may be denied meanwhile, and the policy that does so would pass here for one that must go: then once more.
+    async fn all_policies(&self, plan: &Plan) -> Result<(), MakeError> {
+        let mut denied_before = self.denied_before(plan.tenant).await?;
+        loop {
+            for half in Half::ALL {
+                self.policies(plan, half, denied_before).await?;
+            }
+            let now = self.denied_before(plan.tenant).await?;
+            if now == denied_before {
+                return Ok(());
+            }
+            denied_before = now;
         }
-        self.key(&plan).await
+    }
+
+    async fn denied_before(&self, tenant: TenantId) -> Result<Option<Timestamp>, MakeError> {
+        let stored = self.store.get(tenant).await.map_err(MakeError::Store)?;
+        Ok(stored.and_then(|(record, _)| record.denied_before))
+    }
+
+    async fn is_closed(&self, tenant: TenantId) -> Result<bool, MakeError> {
+        let stored = self.store.get(tenant).await.map_err(MakeError::Store)?;
+        Ok(stored.is_some_and(|(record, _)| record.is_closed()))
+    }
+
+    /// Deletes keys, user and role, as far as they are there and ours. Of what is not there IAM knows no path, and refuses all but to look.
+    ///
+    /// Cancel: the next run goes on. Repeatable.
+    pub(super) async fn tear_down(&self, plan: &Plan) -> Result<(), MakeError> {
+        let user = self.iam.user(&plan.name).await.map_err(iam("read the user"))?;
+        if user.is_some_and(|user| user.arn == plan.user_arn) {
+            let listed = self.iam.access_keys(&plan.name).await.map_err(iam("list the access keys"))?;
+            self.delete_all_but(plan, &listed, &[]).await?;
+            self.delete(plan, Half::User).await?;
+        }
+        let role = self.iam.role(&plan.name).await.map_err(iam("read the role"))?;
+        if role.is_some_and(|role| role.arn == plan.role_arn) {
+            self.delete(plan, Half::Role).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, plan: &Plan, half: Half) -> Result<(), MakeError> {
+        self.strip(plan, half, |_| false).await?;
+        self.iam.delete(half, &plan.name).await.map_err(iam("delete user or role"))
     }
 
     pub(super) fn plan(&self, tenant: TenantId) -> Result<Plan, MakeError> {
@@ -118,7 +181,8 @@ impl Maker {
         }
     }
 
-    async fn role(&self, plan: &Plan) -> Result<(), MakeError> {
+    /// Gives the role's unique ID.
+    async fn role(&self, plan: &Plan) -> Result<String, MakeError> {
         let trust = plan.trust();
         if self.iam.role(&plan.name).await.map_err(iam("read the role"))?.is_none() {
             let boundary = plan.boundary.as_deref();
@@ -135,13 +199,14 @@ impl Maker {
                     tracing::warn!(tenant = %plan.tenant, "the trust policy of the tenant's role was not ours: it is set again");
                     self.iam.set_trust(&plan.name, &trust).await.map_err(iam("set the trust policy of the role"))?;
                 }
-                self.boundary(plan, Half::Role, role.boundary.as_deref()).await
+                self.boundary(plan, Half::Role, role.boundary.as_deref()).await?;
+                Ok(role.id)
             }
             None => Err(MakeError::NotSettled),
         }
     }
 
-    async fn boundary(&self, plan: &Plan, half: Half, found: Option<&str>) -> Result<(), MakeError> {
+    pub(super) async fn boundary(&self, plan: &Plan, half: Half, found: Option<&str>) -> Result<(), MakeError> {
         match plan.boundary.as_deref() {
             Some(wanted) if found != Some(wanted) => {
                 let set = self.iam.set_boundary(half, &plan.name, wanted).await;
@@ -187,13 +252,14 @@ impl Maker {
         Ok(())
     }
 
-    async fn key(&self, plan: &Plan) -> Result<Record, MakeError> {
-        let stored = self.store.get(plan.tenant).await.map_err(MakeError::Store)?.map(|(record, _)| record);
+    async fn key(&self, plan: &Plan, role_id: &str) -> Result<Record, MakeError> {
+        // Listed first: a key that is listed, and then is neither recorded nor being made, never will be recorded.
         let listed = self.iam.access_keys(&plan.name).await.map_err(iam("list the access keys"))?;
-        let Some(record) = stored else { return self.new_key(plan).await };
+        let stored = self.store.get(plan.tenant).await.map_err(MakeError::Store)?.map(|(record, _)| record);
+        let Some(record) = stored else { return self.new_key(plan, role_id).await };
         match &record.state {
             State::Removing | State::Removed => Err(MakeError::Removed),
-            State::Making { .. } => self.new_key(plan).await,
+            State::Making { .. } => self.new_key(plan, role_id).await,
             State::Ready { key, rotation, .. } => {
                 let known = self.known_keys(&record).await?;
                 let ours = self.key_id(plan.tenant, key).await?;
@@ -204,7 +270,7 @@ impl Maker {
                 }
                 if !found && record.updated_at.until(Timestamp::now()) >= self.settle {
                     tracing::warn!(tenant = %plan.tenant, "the tenant's access key is gone from IAM or disabled: a new one is made");
-                    return self.new_key(plan).await;
+                    return self.new_key(plan, role_id).await;
                 }
                 // While another instance makes the next key, what is not recorded may be that one.
                 if found && !matches!(rotation, Some(Rotation::Making { .. })) {
@@ -237,13 +303,18 @@ impl Maker {
         record::decode_key(&bytes).map_err(MakeError::Record)
     }
 
-    async fn new_key(&self, plan: &Plan) -> Result<Record, MakeError> {
+    async fn new_key(&self, plan: &Plan, role_id: &str) -> Result<Record, MakeError> {
         let claim = Uuid::now_v7();
-        self.claim(plan, claim).await?;
-        // Listed after the claim: a key made under an earlier claim can no longer be stored.
+        self.claim(plan, claim, role_id).await?;
+        // Listed after the claim: a key made under an earlier claim can no longer be stored. And only while the claim stands: a run that stood
+        // still may be listing the key that another has made since.
         let orphans = self.iam.access_keys(&plan.name).await.map_err(iam("list the access keys"))?;
+        let stored = self.store.get(plan.tenant).await.map_err(MakeError::Store)?;
+        if stored.is_none_or(|(record, _)| record.state != State::Making { claim }) {
+            return Err(MakeError::Busy);
+        }
         self.delete_all_but(plan, &orphans, &[]).await?;
-        let (keys, ready) = self
+        let (_, ready) = self
             .make_key(plan, |record, key| {
                 let mine = record.state == State::Making { claim };
                 if mine {
@@ -254,20 +325,31 @@ impl Maker {
             .await?;
         // Another's key, made while we made ours and not storable any more.
         let listed = self.iam.access_keys(&plan.name).await.map_err(iam("list the access keys"))?;
-        self.delete_all_but(plan, &listed, &[keys]).await?;
+        let stored = self.store.get(plan.tenant).await.map_err(MakeError::Store)?;
+        if let Some((now, _)) = stored
+            && matches!(
+                now.state,
+                State::Ready { rotation: None | Some(Rotation::Proving { .. } | Rotation::Retiring { .. }), .. }
+            )
+        {
+            self.delete_all_but(plan, &listed, &self.known_keys(&now).await?).await?;
+        }
         Ok(ready)
     }
 
-    async fn claim(&self, plan: &Plan, claim: Uuid) -> Result<(), MakeError> {
+    /// With the claim goes the role's unique ID: one that is replaced before anybody looks is found all the same.
+    async fn claim(&self, plan: &Plan, claim: Uuid, role_id: &str) -> Result<(), MakeError> {
         let making = State::Making { claim };
         if self.store.get(plan.tenant).await.map_err(MakeError::Store)?.is_none() {
-            let record = Record::new(plan.tenant, plan.user_arn.clone(), plan.role_arn.clone(), making);
+            let mut record = Record::new(plan.tenant, plan.user_arn.clone(), plan.role_arn.clone(), making);
+            record.role_id = Some(role_id.to_owned());
             return self.store.put(&record, None).await.map(drop).map_err(MakeError::Store);
         }
         let claimed = amend(self.store.as_ref(), plan.tenant, |record| {
-            let open = !matches!(record.state, State::Removing | State::Removed);
+            let open = !record.is_closed();
             if open {
                 record.enter(making.clone());
+                record.role_id.get_or_insert_with(|| role_id.to_owned());
             }
             open
         });

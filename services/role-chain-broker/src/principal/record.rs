@@ -24,7 +24,7 @@ pub struct Record {
     pub role_arn: RoleArn,
     #[serde(flatten)]
     pub state: State,
-    /// When the state changed last.
+    /// When it was changed last, other than by looking at it.
     pub updated_at: Timestamp,
     /// The role's unique ID in IAM, as it was seen first. Customers' trust policies hold on to it, whatever the role's name is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,6 +113,21 @@ impl Record {
     pub fn enter(&mut self, state: State) {
         self.state = state;
         self.updated_at = Timestamp::now();
+    }
+
+    /// Something of it changed, though not its state.
+    pub fn touch(&mut self) {
+        let known = self.key_made_at();
+        // `updated_at` stands in for the time of making in old records: it is written down before it moves on.
+        if let State::Ready { made_at: unknown @ None, .. } = &mut self.state {
+            *unknown = known;
+        }
+        self.updated_at = Timestamp::now();
+    }
+
+    /// Its tenant has ended: nobody makes it or mends it any more.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Removing | State::Removed)
     }
 
     /// When the key in use was made, as far as it is known.

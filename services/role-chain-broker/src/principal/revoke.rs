@@ -5,16 +5,19 @@ use std::sync::Arc;
 use contracts::{TenantId, Timestamp};
 
 use super::{
-    MakeError,
+    MakeError, STRANGER,
     iam::Half,
     maker::{Maker, iam},
     policy::Plan,
     record::{Record, State},
     store::amend,
 };
+use crate::grants::GrantSource;
 
 pub struct Revoker {
     pub maker: Arc<Maker>,
+    /// The second opinion on a removal, which cannot be undone.
+    pub grants: Arc<dyn GrantSource>,
 }
 
 /// The next whole second: `aws:TokenIssueTime` has no fractions, and a session of the same second must not pass for a later one.
@@ -43,43 +46,51 @@ impl Revoker {
                 let later = record.denied_before.is_none_or(|known| known < before);
                 if later {
                     record.denied_before = Some(before);
+                    // IAM may not show it yet, and that is no drift.
+                    record.touch();
                 }
-                denied = record.denied_before.filter(|_| alive(record));
+                denied = record.denied_before.filter(|_| !record.is_closed());
                 later
             });
             written.await.map_err(MakeError::Store)?;
             // Without a principal nothing was begun.
             let Some(denied) = denied else { return Ok(before) };
-            if self.maker.iam.role(&plan.name).await.map_err(iam("read the role"))?.is_some() {
+            let role = self.maker.iam.role(&plan.name).await.map_err(iam("read the role"))?;
+            // One of the same name at another path is not ours; what ours began ended with it.
+            if let Some(role) = role.filter(|role| role.arn == plan.role_arn) {
+                // First: without it the broker may not write the role's policies.
+                self.maker.boundary(&plan, Half::Role, role.boundary.as_deref()).await?;
                 self.maker.policies(&plan, Half::Role, Some(denied)).await?;
             }
             // Another may have asked for a later instant, and written it to IAM before us.
             let stored = self.maker.store.get(tenant).await.map_err(MakeError::Store)?;
-            if stored.is_none_or(|(record, _)| record.denied_before == Some(denied) || !alive(&record)) {
+            if stored.is_none_or(|(record, _)| record.denied_before == Some(denied) || record.is_closed()) {
                 return Ok(denied);
             }
         }
     }
 
-    /// Deletes keys, user and role, and leaves a record that says so.
+    /// Deletes keys, user and role, and leaves a record that says so. Not the broker's own principal, and not while credentials may be issued
+    /// for any of the tenant's connections: a tenant that ends has its grants withdrawn before.
     ///
     /// Cancel: the next run goes on. Repeatable.
     ///
     /// # Errors
     /// See [`MakeError`]; what was deleted stays deleted.
     pub async fn remove(&self, tenant: TenantId) -> Result<(), MakeError> {
+        if tenant == STRANGER {
+            return Err(MakeError::NoTenants { tenant });
+        }
+        let connections = self.grants.external_ids(tenant).len();
+        if connections > 0 {
+            return Err(MakeError::StillGranted { connections });
+        }
         let plan = self.maker.plan(tenant)?;
         self.check_ours(&plan).await?;
         if !self.close(&plan).await? {
             return Ok(());
         }
-        let iam_of = &self.maker.iam;
-        let listed = iam_of.access_keys(&plan.name).await.map_err(iam("list the access keys"))?;
-        self.maker.delete_all_but(&plan, &listed, &[]).await?;
-        for half in Half::ALL {
-            self.maker.strip(&plan, half, |_| false).await?;
-            iam_of.delete(half, &plan.name).await.map_err(iam("delete user or role"))?;
-        }
+        self.maker.tear_down(&plan).await?;
         if !self.check_ours(&plan).await? {
             // Somebody was at work on it when this began.
             return Err(MakeError::NotSettled);
@@ -126,10 +137,6 @@ impl Revoker {
         closed.await.map_err(MakeError::Store)?;
         if busy && !gone { Err(MakeError::Busy) } else { Ok(!gone) }
     }
-}
-
-fn alive(record: &Record) -> bool {
-    !matches!(record.state, State::Removing | State::Removed)
 }
 
 #[cfg(test)]

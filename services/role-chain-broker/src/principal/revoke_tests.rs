@@ -140,3 +140,115 @@ async fn a_removal_waits_for_whoever_is_at_work() {
     bench.store.age(tenant, Duration::from_secs(61));
     bench.revoker.remove(tenant).await.unwrap();
 }
+
+/// The knife falls on the maker's every step: there the tenant ends, and the maker goes on.
+#[tokio::test]
+async fn attack_31_a_principal_that_is_removed_while_it_is_made_does_not_come_back() {
+    for stop in 0..30 {
+        let (bench, tenant) = (Bench::default(), TenantId::new());
+        let reached = {
+            let mut making = std::pin::pin!(bench.maker.make(tenant));
+            let mut reached = false;
+            for _ in 0..stop {
+                reached |= futures::poll!(&mut making).is_ready();
+            }
+            bench.revoker.remove(tenant).await.unwrap();
+            if !reached {
+                drop(making.await);
+            }
+            reached
+        };
+        check_gone(&bench, tenant).await;
+        if reached {
+            assert!(stop > 12, "{stop} steps are too few to be all");
+            return;
+        }
+    }
+    panic!("the maker never ended");
+}
+
+/// A mend that began before sessions were denied is over after it, at whatever step the denial comes.
+#[tokio::test]
+async fn attack_31_a_mend_in_hand_does_not_undo_a_denial() {
+    for stop in 0..40 {
+        let tenant = TenantId::new();
+        let (bench, ..) = ready_bench(tenant).await;
+        bench.store.age(tenant, Duration::from_secs(3600));
+        bench.keeper().visit(tenant, crate::principal::keeper::Why::Round).await.unwrap();
+        bench.store.age(tenant, Duration::from_secs(3600));
+        let keeper = bench.keeper();
+        let mut ended = false;
+        let denied = {
+            let mut visit = std::pin::pin!(keeper.visit(tenant, crate::principal::keeper::Why::Round));
+            for _ in 0..stop {
+                if !ended {
+                    ended = futures::poll!(&mut visit).is_ready();
+                }
+            }
+            let denied = bench.revoker.deny(tenant, ago(50)).await.unwrap();
+            if !ended {
+                drop(visit.await);
+            }
+            denied
+        };
+        assert_eq!(denied_in_iam(&bench), Some(denied.to_string()), "at step {stop}");
+        assert!(bench.world().told.is_empty(), "a denial is no drift, at step {stop}");
+        // The same while somebody makes it anew.
+        {
+            let mut making = std::pin::pin!(bench.maker.make(tenant));
+            let mut made = false;
+            for _ in 0..stop {
+                if !made {
+                    made = futures::poll!(&mut making).is_ready();
+                }
+            }
+            let denied = bench.revoker.deny(tenant, ago(10)).await.unwrap();
+            if !made {
+                making.await.unwrap();
+            }
+            assert_eq!(denied_in_iam(&bench), Some(denied.to_string()), "while it is made, at step {stop}");
+            ended &= made;
+        }
+        if ended {
+            assert!(stop > 12, "{stop} steps are too few to be all");
+            return;
+        }
+    }
+    panic!("the visit never ended");
+}
+
+#[tokio::test]
+async fn attack_31_sessions_of_a_role_without_its_boundary_are_denied() {
+    const BOUNDARY: &str = "arn:aws:iam::111111111111:policy/rolebridge-principal-boundary";
+    let (bench, tenant) = (Bench::bounded(Some(BOUNDARY)), TenantId::new());
+    bench.maker.make(tenant).await.unwrap();
+    for role in bench.world().roles.values_mut() {
+        role.boundary = None;
+    }
+    let denied = bench.revoker.deny(tenant, Timestamp::now()).await.unwrap();
+    assert_eq!(denied_in_iam(&bench).unwrap(), denied.to_string());
+    assert!(bench.world().roles.values().all(|role| role.boundary.as_deref() == Some(BOUNDARY)));
+}
+
+#[tokio::test]
+async fn attack_31_a_tenant_that_is_issued_for_keeps_its_principal() {
+    let mut grant = crate::grants::tests::grant(1);
+    let tenant = grant.tenant;
+    let (bench, principals, _) = ready_bench(tenant).await;
+    bench.book.accept(grant.clone());
+    assert!(matches!(bench.revoker.remove(tenant).await, Err(MakeError::StillGranted { connections: 1 })));
+    assert!(principals.of(tenant).await.is_ok());
+    grant.revision += 1;
+    grant.tenant_active = false;
+    bench.book.accept(grant);
+    bench.revoker.remove(tenant).await.unwrap();
+    check_gone(&bench, tenant).await;
+}
+
+#[tokio::test]
+async fn attack_31_the_principal_that_is_no_tenants_is_never_removed() {
+    let (bench, principals, _) = ready_bench(STRANGER).await;
+    assert!(matches!(bench.revoker.remove(STRANGER).await, Err(MakeError::NoTenants { .. })));
+    assert!(principals.of(STRANGER).await.is_ok());
+    assert_eq!(bench.world().users.len(), 1);
+}

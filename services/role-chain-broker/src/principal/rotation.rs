@@ -109,6 +109,14 @@ impl Rotator {
         Ok(Progress::Later(TRY_AGAIN))
     }
 
+    /// Whether the record is still at this step.
+    async fn stands(&self, plan: &Plan, step: &Rotation) -> Result<bool, MakeError> {
+        let stored = self.maker.store.get(plan.tenant).await.map_err(MakeError::Store)?;
+        Ok(stored.is_some_and(
+            |(record, _)| matches!(&record.state, State::Ready { rotation: Some(rotation), .. } if rotation == step),
+        ))
+    }
+
     fn due(&self, record: &Record) -> bool {
         self.pace.due(record).is_some_and(Timestamp::has_passed)
     }
@@ -133,6 +141,11 @@ impl Rotator {
         }
         let ours = self.maker.key_id(plan.tenant, key).await?;
         let listed = self.maker.iam.access_keys(&plan.name).await.map_err(iam("list the access keys"))?;
+        // While the claim stands, what was listed is of earlier claims and can no longer be stored. A run that stood still may be listing the
+        // key that another has handed out since.
+        if !self.stands(plan, &Rotation::Making { claim }).await? {
+            return Ok(Step::Next);
+        }
         self.maker.delete_all_but(plan, &listed, &[ours]).await?;
         let store = |record: &mut Record, new: Wrapped| match &mut record.state {
             State::Ready { rotation: Some(rotation), .. } if *rotation == (Rotation::Making { claim }) => {
@@ -209,6 +222,10 @@ impl Rotator {
         if elapsed < self.pace.grace {
             return Ok(Step::Stop(Progress::Later(self.pace.grace - elapsed)));
         }
+        if !self.stands(plan, &here).await? {
+            // Another went on meanwhile, perhaps back to the old key.
+            return Ok(Step::Next);
+        }
         if still_there.is_some() {
             iam_of.delete_access_key(user, &old_id).await.map_err(iam("delete the old access key"))?;
         }
@@ -265,14 +282,9 @@ impl Rotator {
 
     async fn change(&self, plan: &Plan, mut change: impl FnMut(&mut Record) -> bool + Send) -> Result<bool, MakeError> {
         let changed = amend(self.maker.store.as_ref(), plan.tenant, |record| {
-            let made_at = record.key_made_at();
             let changed = change(record);
             if changed {
-                // `updated_at` stands in for the time of making in old records: it is written down before it moves on.
-                if let State::Ready { made_at: unknown @ None, .. } = &mut record.state {
-                    *unknown = made_at;
-                }
-                record.updated_at = Timestamp::now();
+                record.touch();
             }
             changed
         });

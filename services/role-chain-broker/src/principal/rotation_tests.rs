@@ -1,7 +1,7 @@
 use std::sync::atomic::Ordering;
 
 use contracts::Message as _;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::*;
 use crate::principal::fake::{Bench, Cut};
@@ -206,4 +206,40 @@ async fn while_it_is_under_way_the_maker_leaves_both_keys() {
     rotator.advance(tenant, false).await.unwrap();
     bench.maker.make(tenant).await.unwrap();
     assert_eq!(bench.world().keys.len(), 2, "retiring");
+}
+
+/// One instance claims and then stands still, at every step; another changes the key meanwhile. What the first deletes is never the key in use.
+#[tokio::test]
+async fn attack_30_a_rotation_that_stood_still_does_not_delete_the_key_in_use() {
+    for stop in 0..60 {
+        let tenant = TenantId::new();
+        let (bench, principals, _) = crate::principal::fake::ready_bench(tenant).await;
+        let stalled = bench.rotator();
+        let mut ended = false;
+        let mut run = std::pin::pin!(stalled.advance(tenant, true));
+        for _ in 0..stop {
+            if !ended {
+                ended = futures::poll!(&mut run).is_ready();
+            }
+        }
+        let other = bench.rotator();
+        let mut wanted = true;
+        while let Ok(Progress::Later(after)) = other.advance(tenant, wanted).await {
+            wanted = false;
+            bench.store.age(tenant, after + Duration::from_millis(1));
+        }
+        let in_use = principals.of(tenant).await.unwrap().keys.access_key_id;
+        if !ended {
+            drop(run.await);
+        }
+        let works =
+            |id: &SecretString| bench.world().keys.iter().any(|(key, active)| *active && key == id.expose_secret());
+        assert!(works(&in_use), "at step {stop}: the key in use is gone");
+        assert!(works(&principals.of(tenant).await.unwrap().keys.access_key_id), "at step {stop}");
+        if ended {
+            assert!(stop > 5, "{stop} steps are too few to be all");
+            return;
+        }
+    }
+    panic!("the rotation never stopped");
 }
