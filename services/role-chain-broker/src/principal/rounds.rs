@@ -1,9 +1,18 @@
 //! When which principal is visited.
 
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
 
 use contracts::TenantId;
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{
+    sync::mpsc,
+    task::{Id, JoinSet},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::keeper::{Ages, Keeper, Why, whole};
@@ -42,13 +51,48 @@ pub fn orders() -> (Orders, mpsc::Receiver<(TenantId, Why)>) {
     (Orders(send), receive)
 }
 
-/// One visit's end: whose it was, and when to come again.
-type Visited = (TenantId, Option<Duration>, Option<Ages>);
+/// One visit's end: when to come again and why, and what was seen.
+type Visited = (Option<(Duration, Why)>, Option<Ages>);
+
+/// Which visits are to come: of one tenant at most one for each reason, so that ten thousand doubts are one.
+#[derive(Debug, Default)]
+struct Planned {
+    by_tenant: BTreeMap<(TenantId, Why), Instant>,
+    by_time: BTreeSet<(Instant, TenantId, Why)>,
+}
+
+impl Planned {
+    /// One that is planned already stays as it is: after a visit that failed, nobody hurries the next.
+    fn add(&mut self, at: Instant, tenant: TenantId, why: Why) {
+        if let std::collections::btree_map::Entry::Vacant(place) = self.by_tenant.entry((tenant, why)) {
+            place.insert(at);
+            self.by_time.insert((at, tenant, why));
+        }
+    }
+
+    /// The first whose tenant nobody is visiting.
+    fn first(&self, in_hand: &BTreeMap<Id, TenantId>) -> Option<(Instant, TenantId, Why)> {
+        let busy = |tenant: &TenantId| in_hand.values().any(|visited| visited == tenant);
+        self.by_time.iter().find(|(_, tenant, _)| !busy(tenant)).copied()
+    }
+
+    fn remove(&mut self, (at, tenant, why): (Instant, TenantId, Why)) {
+        self.by_tenant.remove(&(tenant, why));
+        self.by_time.remove(&(at, tenant, why));
+    }
+
+    fn forget_rounds(&mut self) {
+        self.by_tenant.retain(|(_, why), _| *why != Why::Round);
+        self.by_time.retain(|(_, _, why)| *why != Why::Round);
+    }
+}
 
 struct Rounds {
     keeper: Arc<Keeper>,
-    planned: BTreeSet<(Instant, TenantId, Why)>,
+    planned: Planned,
     visits: JoinSet<Visited>,
+    /// Whom each visit is at: two at one tenant would share one lease, and the first to end would give it back.
+    in_hand: BTreeMap<Id, TenantId>,
     next_round: Instant,
     oldest: Ages,
 }
@@ -65,37 +109,39 @@ pub async fn keep(
     mut ordered: mpsc::Receiver<(TenantId, Why)>,
     shutdown: CancellationToken,
 ) -> Result<(), Infallible> {
-    let (planned, visits) = (BTreeSet::new(), JoinSet::new());
-    let mut rounds = Rounds { keeper, planned, visits, next_round: Instant::now(), oldest: Ages::default() };
+    let mut rounds = Rounds::new(keeper);
     loop {
-        let first = rounds.planned.first().map_or(rounds.next_round, |(at, ..)| (*at).min(rounds.next_round));
+        let first =
+            rounds.planned.first(&rounds.in_hand).map_or(rounds.next_round, |(at, ..)| at.min(rounds.next_round));
         let room = rounds.visits.len() < AT_ONCE;
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             Some((tenant, why)) = ordered.recv() => {
-                rounds.planned.insert((Instant::now(), tenant, why));
+                rounds.planned.add(Instant::now(), tenant, why);
             }
-            Some(ended) = rounds.visits.join_next() => rounds.ended(ended),
+            Some(ended) = rounds.visits.join_next_with_id() => rounds.ended(ended),
             () = tokio::time::sleep_until(first), if room => rounds.begin().await,
         }
     }
 }
 
 impl Rounds {
-    /// The next visit, or the next round.
+    fn new(keeper: Arc<Keeper>) -> Self {
+        let (planned, visits, in_hand) = (Planned::default(), JoinSet::new(), BTreeMap::new());
+        Self { keeper, planned, visits, in_hand, next_round: Instant::now(), oldest: Ages::default() }
+    }
+
+    /// The next round, or the next visit.
     async fn begin(&mut self) {
         let now = Instant::now();
-        match self.planned.pop_first() {
-            Some((at, tenant, why)) if at <= now => {
-                let keeper = self.keeper.clone();
-                self.visits.spawn(async move { visit(&keeper, tenant, why).await });
-            }
-            other => {
-                self.planned.extend(other);
-                if self.next_round <= now {
-                    self.round(now).await;
-                }
-            }
+        if self.next_round <= now {
+            return self.round(now).await;
+        }
+        if let Some(next) = self.planned.first(&self.in_hand).filter(|(at, ..)| *at <= now) {
+            self.planned.remove(next);
+            let (keeper, (_, tenant, why)) = (self.keeper.clone(), next);
+            let visit = self.visits.spawn(async move { visit(&keeper, tenant, why).await });
+            self.in_hand.insert(visit.id(), tenant);
         }
     }
 
@@ -108,8 +154,8 @@ impl Rounds {
                 // The same one each time at the same distance: nobody waits longer than an interval.
                 let count = u32::try_from(tenants.len()).unwrap_or(u32::MAX).max(1);
                 let turns = (0..count).map(|turn| now + interval / count * turn);
-                self.planned.retain(|(_, _, why)| *why != Why::Round);
-                self.planned.extend(turns.zip(tenants).map(|(at, tenant)| (at, tenant, Why::Round)));
+                self.planned.forget_rounds();
+                turns.zip(tenants).for_each(|(at, tenant)| self.planned.add(at, tenant, Why::Round));
                 self.next_round = now + interval;
             }
             Err(error) => {
@@ -119,11 +165,13 @@ impl Rounds {
         }
     }
 
-    fn ended(&mut self, ended: Result<Visited, tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(Id, Visited), tokio::task::JoinError>) {
+        let id = ended.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
+        let tenant = self.in_hand.remove(&id);
         match ended {
-            Ok((tenant, again, ages)) => {
-                if let Some(after) = again {
-                    self.planned.insert((Instant::now() + after, tenant, Why::Step));
+            Ok((_, (again, ages))) => {
+                if let (Some((after, why)), Some(tenant)) = (again, tenant) {
+                    self.planned.add(Instant::now() + after, tenant, why);
                 }
                 let ages = ages.unwrap_or_default();
                 self.oldest.key = self.oldest.key.max(ages.key);
@@ -135,10 +183,16 @@ impl Rounds {
 }
 
 async fn visit(keeper: &Keeper, tenant: TenantId, why: Why) -> Visited {
-    let again = keeper.visit(tenant, why).await.unwrap_or_else(|error| {
-        tracing::warn!(%tenant, error = whole(&error), "a principal could not be looked after: it is visited again");
-        Some(AFTER_FAILURE)
-    });
-    let ages = keeper.ages(tenant).await.ok().flatten();
-    (tenant, again, ages)
+    let again = match keeper.visit(tenant, why).await {
+        Ok(again) => again.map(|after| (after, Why::Step)),
+        Err(error) => {
+            tracing::warn!(%tenant, error = whole(&error), "a principal could not be looked after: it is visited again");
+            Some((AFTER_FAILURE, why))
+        }
+    };
+    (again, keeper.ages(tenant).await.ok().flatten())
 }
+
+#[cfg(test)]
+#[path = "rounds_tests.rs"]
+mod tests;
