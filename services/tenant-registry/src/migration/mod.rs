@@ -5,6 +5,7 @@ mod m0002_watch;
 mod m0003_external_ids;
 mod m0004_revocations;
 mod m0005_audit_chain;
+mod m0006_audit_guard;
 
 use sea_orm_migration::prelude::*;
 
@@ -21,6 +22,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_external_ids::Migration),
             Box::new(m0004_revocations::Migration),
             Box::new(m0005_audit_chain::Migration),
+            Box::new(m0006_audit_guard::Migration),
         ]
     }
 }

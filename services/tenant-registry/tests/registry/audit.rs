@@ -171,6 +171,7 @@ async fn back_to_the_first_version(world: &World, kind: Kind) {
     let statements: &[&str] = match kind {
         Kind::Sqlite => &[
             "DROP TRIGGER audit_hashed",
+            "DROP TRIGGER audit_no_replace",
             "CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'only ever added to'); END",
             "CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'only ever added to'); END",
         ],
@@ -178,7 +179,7 @@ async fn back_to_the_first_version(world: &World, kind: Kind) {
             "CREATE TRIGGER audit_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse()",
         ],
     };
-    run(world, &["DROP TABLE audit_head", "DELETE FROM seaql_migrations WHERE version LIKE 'm0005%'"]).await;
+    run(world, &["DROP TABLE audit_head", "DELETE FROM seaql_migrations WHERE version >= 'm0005'"]).await;
     run(world, statements).await;
     run(world, &["ALTER TABLE audit DROP COLUMN hash", "ALTER TABLE audit DROP COLUMN \"user\""]).await;
     let shared = "INSERT INTO audit (sequence, at, actor, action, reason) VALUES";

@@ -194,7 +194,33 @@ async fn the_audit_log_only_grows(#[case] kind: Kind) {
         let error = db.execute_unprepared(statement).await.unwrap_err();
         assert!(error.to_string().contains("only ever added to"), "{error}");
     }
+    let (again, head_again) = match kind {
+        Kind::Sqlite => (
+            "REPLACE INTO audit (sequence, at, actor, action, reason, hash) \
+             SELECT sequence, at, actor, action, 'nothing happened', hash FROM audit WHERE sequence = 1",
+            "REPLACE INTO audit_head (id, sequence, hash) VALUES (1, 0, '')",
+        ),
+        Kind::Postgres => (
+            "INSERT INTO audit (sequence, at, actor, action, reason, hash) \
+             SELECT sequence, at, actor, action, 'nothing happened', hash FROM audit WHERE sequence = 1 \
+             ON CONFLICT (sequence) DO UPDATE SET reason = EXCLUDED.reason",
+            "INSERT INTO audit_head (id, sequence, hash) VALUES (1, 0, '') \
+             ON CONFLICT (id) DO UPDATE SET sequence = EXCLUDED.sequence",
+        ),
+    };
+    for statement in [
+        again,
+        head_again,
+        "DELETE FROM audit_head",
+        "UPDATE audit_head SET sequence = sequence - 1",
+        "UPDATE audit_head SET hash = 'another'",
+        "UPDATE audit_head SET id = 2, sequence = sequence + 1",
+    ] {
+        let error = db.execute_unprepared(statement).await.unwrap_err();
+        assert!(error.to_string().contains("only ever added to"), "{statement}: {error}");
+    }
     if matches!(kind, Kind::Postgres) {
+        assert!(db.execute_unprepared("TRUNCATE audit_head").await.is_err());
         assert!(db.execute_unprepared("TRUNCATE audit").await.is_err());
     }
     assert!(tenant_registry::entity::audit::Entity::find().count(db).await.unwrap() > 0);
