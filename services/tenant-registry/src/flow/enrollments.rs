@@ -5,6 +5,7 @@ use std::time::Duration;
 use contracts::{
     CallbackToken, EnrollmentId, ErrorCode, ErrorReply, ExternalId, Page, PageRequest, RoleArn, TenantId, Timestamp,
     TopicArn,
+    connection::ConnectionState,
     enrollment::{
         CreateEnrollmentRequest, Enrollment, EnrollmentCancelled, EnrollmentCreated, EnrollmentKind, EnrollmentOffer,
         EnrollmentState,
@@ -19,7 +20,7 @@ use super::{
     tenants::{able, checked_reason},
 };
 use crate::{
-    entity::{At, Id, Json, Text, enrollment, external_id::Standing, tenant},
+    entity::{At, Id, Json, Text, connection, enrollment, external_id::Standing, tenant},
     offer::Terms,
     store::{Actor, AuditLine, During, StoreError, Tx, pages},
     transaction,
@@ -111,7 +112,7 @@ impl Registry {
     }
 
     /// # Errors
-    /// `not-found`, `invalid-request`; when the store fails.
+    /// `not-found`, `invalid-request`, `conflict` when a stack has connected with it; when the store fails.
     pub async fn cancel_enrollment(
         &self,
         tenant: TenantId,
@@ -199,6 +200,9 @@ impl New<'_> {
     }
 }
 
+const USED: &str = "a stack has connected with this offer, so there is none to withdraw: revoke its connection, if it is to end (connections.revoke)";
+
+/// Withdraws an offer. A stack that is being verified with it is verified to the end; nothing gives the offer back any more.
 async fn cancel_in(tx: &Tx, tenant: TenantId, id: EnrollmentId, reason: &str) -> Result<Enrollment, StoreError> {
     let row = enrollment::Entity::of_tenant_by_id(tenant, id)
         .lock_exclusive()
@@ -206,8 +210,12 @@ async fn cancel_in(tx: &Tx, tenant: TenantId, id: EnrollmentId, reason: &str) ->
         .await
         .during("locking the enrollment")?;
     let row = row.ok_or_else(|| no_such_enrollment(id))?;
-    if row.state.0 != EnrollmentState::Open {
-        return Ok(row.into());
+    match row.state.0 {
+        EnrollmentState::Open | EnrollmentState::Expired => {}
+        EnrollmentState::Cancelled => return Ok(row.into()),
+        // Still an offer: were the verification to fail, another stack could use it.
+        EnrollmentState::Used if is_being_verified(tx, &row).await? => {}
+        EnrollmentState::Used => return Err(StoreError::refused(ErrorCode::Conflict, USED)),
     }
     let mut change = row.into_active_model();
     change.state = Set(Text(EnrollmentState::Cancelled));
@@ -216,4 +224,16 @@ async fn cancel_in(tx: &Tx, tenant: TenantId, id: EnrollmentId, reason: &str) ->
     tx.send(id, EnrollmentCancelled { tenant, enrollment: id, reason: reason.to_owned() }).await?;
     tx.audit(AuditLine::new(Actor::Operator, "enrollment.cancelled", tenant, reason).enrollment(id)).await?;
     Ok(row.into())
+}
+
+/// Whether the verdict on the stack that uses the offer is still to come.
+async fn is_being_verified(tx: &Tx, row: &enrollment::Model) -> Result<bool, StoreError> {
+    let unproven = [ConnectionState::Registered, ConnectionState::Verifying].map(Text);
+    let found = connection::Entity::find()
+        .filter(connection::Column::EnrollmentId.eq(row.id))
+        .filter(connection::Column::State.is_in(unproven))
+        .one(&**tx)
+        .await
+        .during("looking for a stack that is being verified")?;
+    Ok(found.is_some())
 }

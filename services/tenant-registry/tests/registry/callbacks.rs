@@ -4,7 +4,7 @@ use contracts::{
     CallbackToken,
     callback::{Answer, RequestType},
     connection::{ConnectionRejected, ConnectionState, ConnectionVerified, Grant, ListConnectionsRequest},
-    enrollment::{EnrollmentKind, EnrollmentState},
+    enrollment::{EnrollmentCancelled, EnrollmentKind, EnrollmentState},
     verification::{Fault, Verdict, VerifyConnection},
 };
 use rstest::rstest;
@@ -272,6 +272,37 @@ async fn attack_34_an_offer_that_ended_is_refused_with_the_reason(#[case] kind: 
         assert_eq!(world.answers(&create).await.len(), 2);
     }
     assert!(world.bus.of::<VerifyConnection>().is_empty());
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_34_an_offer_withdrawn_while_its_stack_is_verified_stays_withdrawn(#[case] kind: Kind) {
+    let world = World::new(kind).await;
+    let (tenant, offer) = world.new_offer("a").await;
+    let enrollment = offer.enrollment.enrollment;
+    world.send(&callback(&offer, RequestType::Create, CUSTOMER, "0a")).await;
+    let job = world.job(&role(CUSTOMER, "0a")).await;
+    for _ in 0..2 {
+        let withdrawn = world.registry.cancel_enrollment(tenant, enrollment, "sent to the wrong person").await.unwrap();
+        assert_eq!(withdrawn.state, EnrollmentState::Cancelled);
+    }
+    world.report(&report(&job, REFUSED)).await;
+    assert_eq!(world.enrollment_state(tenant, enrollment).await, EnrollmentState::Cancelled);
+    let again = callback(&offer, RequestType::Create, CUSTOMER, "0b");
+    assert_eq!(world.send(&again).await, Handled::Refused);
+    assert!(world.reason(&again).await.contains("withdrawn"));
+    assert_eq!(world.bus.of::<EnrollmentCancelled>().len(), 1);
+    let audited = world.audited(tenant).await;
+    assert_eq!(audited.iter().filter(|action| *action == "enrollment.cancelled").count(), 1);
+
+    // What was used is no offer any more: its connection is what can be taken back, and the operator is told so.
+    let used = world.offer(tenant, EnrollmentKind::Account).await;
+    world.connect(&used, CUSTOMER, "0c").await;
+    let refused = world.registry.cancel_enrollment(tenant, used.enrollment.enrollment, "no").await.unwrap_err();
+    assert!(refused.to_string().contains("revoke its connection"), "{refused}");
+    assert_eq!(world.enrollment_state(tenant, used.enrollment.enrollment).await, EnrollmentState::Used);
 }
 
 async fn expire(world: &World, offer: &contracts::enrollment::EnrollmentOffer) {
