@@ -186,6 +186,7 @@ async fn set_state(tx: &Tx, id: TenantId, state: TenantState, reason: &str) -> R
     change.updated_at = Set(At::now());
     let row = change.update(&**tx).await.during("changing the tenant's state")?;
     let connections = connection::Entity::of_tenant(id)
+        .order_by_asc(connection::Column::Id)
         .lock_exclusive()
         .all(&**tx)
         .await
