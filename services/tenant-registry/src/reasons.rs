@@ -53,7 +53,9 @@ pub enum Refusal {
     OtherAccountThanOffered { offered: AccountId, stack: AccountId },
     #[error("This stack has made a connection already. Delete the stack and launch it again if it is to be made anew.")]
     StackConnected,
-    #[error("Another stack of this offer has connected account {account} already. One is enough: delete this stack.")]
+    #[error(
+        "Another stack of this offer has connected account {account} already. One is enough: delete this stack. If the other one is gone, ask the provider to end its connection."
+    )]
     AccountConnected { account: AccountId },
     #[error("Too many attempts were made with this offer. Ask the provider for a new one.")]
     TooManyAttempts,

@@ -13,7 +13,7 @@
 //! enrollment is never gone by again.
 //!
 //! Between the two updates the old ID is not probed for: it may be there. Afterwards every probe of the connection, scheduled ones too, wants it refused, so that
-//! a trust policy that names it again is found like any other loosened one.
+//! a trust policy that names it again is found like any other loosened one. Only the last one that was replaced is probed for, not those before it.
 
 use contracts::{ExternalId, enrollment::RotationState};
 
@@ -113,7 +113,7 @@ pub fn begin(offered: &OfferedIds, named: Named<'_>) -> Result<Beginning, Refusa
 pub fn update(ids: &Ids, named: Named<'_>) -> Result<ToProve, Refusal> {
     let external_id = named.external_id.clone();
     let (beside, retired) = if external_id == ids.own {
-        (ids.previous.as_ref(), ids.previous.clone())
+        (ids.previous.as_ref().filter(|_| may_name_both(ids.rotation)), ids.previous.clone())
     } else if Some(&external_id) == ids.offered.next.as_ref() {
         (Some(&ids.own), Some(ids.own.clone()))
     } else if goes_back(ids, &external_id) {
@@ -136,6 +136,8 @@ pub fn turn(ids: &Ids, proven: &ToProve) -> Turn {
         match ids.rotation {
             Some(RotationState::Overlapping) if replaced_is_refused => Turn::Finish,
             Some(RotationState::Finished) if !replaced_is_refused => Turn::Reopen,
+            // It named both, and another change has begun since: the next probe would find the one before open.
+            now if ids.previous.is_some() && !replaced_is_refused && !may_name_both(now) => Turn::Gone,
             _ => Turn::Stay,
         }
     } else if Some(&proven.external_id) == ids.offered.next.as_ref() {
@@ -145,6 +147,11 @@ pub fn turn(ids: &Ids, proven: &ToProve) -> Turn {
     } else {
         Turn::Gone
     }
+}
+
+/// Whether the one before may stand in the trust policy, or come back into it: not once another change was offered.
+const fn may_name_both(rotation: Option<RotationState>) -> bool {
+    matches!(rotation, Some(RotationState::Overlapping | RotationState::Finished))
 }
 
 /// To the old one, while it still counts.

@@ -63,6 +63,18 @@ fn what_cloudformation_rolls_back_to_is_proven_again() {
 }
 
 #[test]
+fn the_one_before_is_named_beside_only_by_the_change_that_replaced_it() {
+    assert_eq!(asked(&offered_again(), "new", Some("old")), Err("previous-id-unknown"), "it would be found open");
+    assert_eq!(asked(&offered_again(), "new", None), Ok((Some(id("old")), Turn::Stay)));
+    let taken_back = Ids { rotation: None, ..finished() };
+    assert_eq!(asked(&taken_back, "new", Some("old")), Err("previous-id-unknown"));
+    // Asked for while it might be, proven when it might not.
+    let both = ToProve { external_id: id("new"), retired: None };
+    assert_eq!(turn(&offered_again(), &both), Turn::Gone);
+    assert_eq!(turn(&taken_back, &both), Turn::Gone);
+}
+
+#[test]
 fn attack_17_any_other_external_id_is_refused() {
     for ids in [never(), offered(), overlapping(), finished_first(), finished(), offered_again()] {
         assert_eq!(asked(&ids, "other", None), Err("external-id-changed"), "{ids:?}");

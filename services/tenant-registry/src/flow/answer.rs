@@ -2,7 +2,7 @@
 
 use contracts::{
     ConnectionId, EnrollmentId, TenantId,
-    callback::{Answer, CallbackKey, CallbackOutcome, CallbackReceived},
+    callback::{Answer, CallbackKey, CallbackOutcome, CallbackReceived, RequestType},
 };
 use messaging::RawMessage;
 use sea_orm::{
@@ -43,8 +43,9 @@ pub(super) async fn find(db: &impl ConnectionTrait, key: &CallbackKey) -> Result
 /// Keeps the request, not yet answered.
 pub(super) async fn keep(tx: &Tx, callback: &CallbackReceived, whose: Whose) -> Result<callback::Model, StoreError> {
     let physical_id = match whose.connection {
-        Some(connection) => decide::physical_id(connection),
-        None => echoed(callback),
+        // CloudFormation wants what it sent, even when it never heard of ours.
+        Some(connection) if callback.request_type != RequestType::Delete => decide::physical_id(connection),
+        _ => echoed(callback),
     };
     let row = callback::ActiveModel {
         id: Set(Uuid::now_v7()),

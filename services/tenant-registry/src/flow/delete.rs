@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use contracts::{
-    JobId, Timestamp,
-    callback::{Answer, CallbackReceived, Claims},
+    ConnectionId, JobId, Timestamp,
+    callback::{Answer, CallbackReceived, Claims, RequestType},
     verification::ConfirmDeletion,
 };
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, ModelTrait, QueryFilter};
 
 use super::{
     HandleError, Registry, answer,
@@ -16,13 +16,16 @@ use super::{
 };
 use crate::{
     decide::{self, DeleteDecision},
-    entity::{At, Id, Text, connection, job},
+    entity::{At, Id, Text, connection, enrollment, external_id, job},
     store::{Actor, AuditLine, During, StoreError, Tx},
     transaction,
 };
 
 /// How long the broker watches whether the role goes away: the stack removes it after us, and IAM needs its time.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(15 * 60);
+
+/// A watch that has less time left does not stand for a new one. So a stack that sends Delete after Delete has one every few minutes, and no more.
+const LEFT_AT_LEAST: Duration = Duration::from_secs(10 * 60);
 
 /// How a transaction of ours ended.
 enum Ended {
@@ -65,16 +68,21 @@ async fn delete_in(tx: &Tx, callback: &CallbackReceived, claims: Option<&Claims>
     Ok(Ended::Handled(Handled::Ending))
 }
 
-/// One watch at a time is enough.
+/// One watch at a time, of what serves now and with time enough to see it go. Any other is forgotten for a new one: its report is late.
 async fn order_confirmation(tx: &Tx, row: &connection::Model) -> Result<(), StoreError> {
-    let watching = job::Entity::find()
+    let watches = job::Entity::find()
         .filter(job::Column::ConnectionId.eq(row.id))
         .filter(job::Column::Kind.eq(Text(job::JobKind::ConfirmDeletion)))
-        .one(&**tx)
+        .all(&**tx)
         .await
         .during("looking for a watch")?;
-    if watching.is_some() {
-        return Ok(());
+    let enough = At(Timestamp::now().plus(LEFT_AT_LEAST));
+    for watch in watches {
+        let of_present = watch.role_arn == row.role_arn && watch.external_id.as_ref() == Some(&row.external_id);
+        if of_present && watch.deadline >= enough {
+            return Ok(());
+        }
+        watch.delete(&**tx).await.during("forgetting a watch")?;
     }
     let now = Timestamp::now();
     let job = ConfirmDeletion {
@@ -101,4 +109,24 @@ async fn order_confirmation(tx: &Tx, row: &connection::Model) -> Result<(), Stor
     };
     open.insert(&**tx).await.during("noting the watch")?;
     tx.send(row.id.0, job).await
+}
+
+/// The living connection of the stack that sends this Delete, by its token: a stack whose Create CloudFormation rolled back before it heard from us knows no
+/// physical ID of ours, and its connection could never end.
+pub(super) async fn by_token(
+    db: &impl ConnectionTrait,
+    callback: &CallbackReceived,
+    claims: Option<&Claims>,
+) -> Result<Option<ConnectionId>, StoreError> {
+    let Some(claims) = claims.filter(|_| callback.request_type == RequestType::Delete) else { return Ok(None) };
+    let good_for = external_id::Entity::enrollments(&claims.external_id);
+    let offer = enrollment::Entity::find().filter(enrollment::Column::Id.in_subquery(good_for));
+    let offer = offer.one(db).await.during("looking for the offer")?;
+    let Some(offer) = offer.filter(|offer| offer.token_hash.0.matches(&claims.token_hash)) else { return Ok(None) };
+    let live = connection::Entity::find()
+        .filter(connection::Column::EnrollmentId.eq(offer.id))
+        .filter(connection::Column::StackId.eq(Text(callback.key.stack_id.clone())))
+        .filter(connection::Column::State.is_not_in(connection::ENDED.map(Text)));
+    let row = live.one(db).await.during("looking for the stack's connection")?;
+    Ok(row.map(|row| row.id.0))
 }

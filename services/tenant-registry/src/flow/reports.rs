@@ -301,13 +301,14 @@ async fn audit_failed_update(tx: &Tx, taken: &Taken, refusal: &Refusal, actor: A
 
 /// Applies the end of a watch; returns when it was ordered, or nothing when it is not known.
 async fn deletion_in(tx: &Tx, report: &DeletionReported, actor: Actor) -> Result<Option<At>, StoreError> {
-    let Some(Taken { tenant, enrollment, row, job }) =
-        take(tx, report.tenant, report.connection, report.job, job::JobKind::ConfirmDeletion).await?
+    let Some(taken) = take(tx, report.tenant, report.connection, report.job, job::JobKind::ConfirmDeletion).await?
     else {
         return Ok(None);
     };
-    // The role may have been replaced by an Update meanwhile: then the one that refuses is not the one that serves.
-    if report.gone && job.role_arn == row.role_arn {
+    // An Update may have replaced either meanwhile: then what refuses is not what serves.
+    let of_present = taken.job.role_arn == taken.row.role_arn && rotation::is_of_present_id(&taken);
+    let Taken { tenant, enrollment, row, job } = taken;
+    if report.gone && of_present {
         let look = Look { evidence: report.evidence.clone(), ..Look::default() };
         let gone = Happening::new(Trigger::StackGone, actor).because(STACK_DELETED).looked(look);
         let row = step::apply(tx, &tenant, row, &gone).await?;
@@ -317,7 +318,7 @@ async fn deletion_in(tx: &Tx, report: &DeletionReported, actor: Actor) -> Result
         }
     } else {
         let reason = if report.gone {
-            "A deletion was confirmed for a role that an update has replaced meanwhile: nothing changes."
+            "A deletion was confirmed for a role or an external ID that an update has replaced meanwhile: nothing changes."
         } else {
             "A deletion was announced, but the role was not seen to refuse us: nothing changes."
         };

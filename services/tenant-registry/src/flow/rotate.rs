@@ -17,7 +17,11 @@ use super::{
 };
 use crate::{
     change::Change,
-    entity::{At, Id, Text, connection, enrollment, external_id::Standing, job, tenant},
+    entity::{
+        At, Id, Text, connection, enrollment,
+        external_id::{self, Standing},
+        job, tenant,
+    },
     store::{Actor, AuditLine, During, StoreError, Tx},
     transaction,
 };
@@ -152,6 +156,7 @@ async fn cancel_in(tx: &Tx, tenant: TenantId, id: EnrollmentId, reason: &str) ->
     let row = lock(tx, tenant, id).await?;
     let next = match (&row.rotation, &row.next_external_id) {
         (None, _) => return Ok(row.into()),
+        (Some(Text(RotationState::Finished)), _) if was_withdrawn(tx, &row).await? => return Ok(row.into()),
         (Some(Text(RotationState::Offered)), Some(next)) => next.clone(),
         (Some(Text(RotationState::Finished)), _) => {
             return Err(conflict("the external ID has been changed: there is nothing left to take back"));
@@ -162,20 +167,42 @@ async fn cancel_in(tx: &Tx, tenant: TenantId, id: EnrollmentId, reason: &str) ->
         return Err(conflict(IN_USE));
     }
     rotation::stands_as(tx, &next.0, Standing::Withdrawn).await?;
-    let enrollment = row.id;
+    let before = restore(tx, row.id).await?;
     let mut change = row.into_active_model();
     change.next_external_id = Set(None);
-    change.rotation = Set(None);
+    change.rotation = Set(before.map(Text));
     change.updated_at = Set(At::now());
     let row = change.update(&**tx).await.during("taking the external ID back")?;
-    connection::Entity::update_many()
-        .col_expr(connection::Column::Rotation, Expr::value(None::<String>))
-        .filter(rotation::live(enrollment))
+    tx.audit(AuditLine::new(Actor::Operator, "enrollment.rotation-cancelled", tenant, reason).enrollment(id)).await?;
+    Ok(row.into())
+}
+
+/// Puts the connections back to where the offer found them, and says where that was for the enrollment: a connection that has changed its ID before is
+/// through with that change.
+async fn restore(tx: &Tx, enrollment: Id<EnrollmentId>) -> Result<Option<RotationState>, StoreError> {
+    let changed = connection::Column::PreviousExternalId;
+    let finished = Expr::value(Text(RotationState::Finished));
+    let put = |which, to| connection::Entity::update_many().col_expr(connection::Column::Rotation, to).filter(which);
+    put(rotation::live(enrollment).add(changed.is_null()), Expr::value(None::<String>))
         .exec(&**tx)
         .await
         .during("telling the connections")?;
-    tx.audit(AuditLine::new(Actor::Operator, "enrollment.rotation-cancelled", tenant, reason).enrollment(id)).await?;
-    Ok(row.into())
+    let through = put(rotation::live(enrollment).add(changed.is_not_null()), finished)
+        .exec(&**tx)
+        .await
+        .during("telling the connections")?;
+    Ok((through.rows_affected > 0).then_some(RotationState::Finished))
+}
+
+/// Whether the last external ID that was made was taken back already.
+async fn was_withdrawn(tx: &Tx, row: &enrollment::Model) -> Result<bool, StoreError> {
+    let last = external_id::Entity::find()
+        .filter(external_id::Column::EnrollmentId.eq(row.id))
+        .order_by_desc(external_id::Column::CreatedAt)
+        .one(&**tx)
+        .await
+        .during("looking for the last external ID")?;
+    Ok(last.is_some_and(|last| last.standing == Text(Standing::Withdrawn)))
 }
 
 const IN_USE: &str = "a stack goes by the new external ID already, or is just being verified with it: finish the change, or update the stack back to the old one first";

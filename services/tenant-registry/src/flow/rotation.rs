@@ -178,10 +178,14 @@ pub(super) async fn settle(tx: &Tx, enrollment: Id<EnrollmentId>, actor: Actor) 
         None if between > 0 => RotationState::Overlapping,
         None => RotationState::Finished,
         Some(next) => {
-            let through = count(tx, live(enrollment).add(connection::Column::ExternalId.eq(next.clone()))).await?;
+            // A stack that joins with the new one shows that it works once it was verified, not before.
+            let (state, owning) = (connection::Column::State, connection::OWNING.map(Text));
+            let with_it = || live(enrollment).add(connection::Column::ExternalId.eq(next.clone()));
+            let through = count(tx, with_it().add(state.is_in(owning))).await?;
+            let unproven = count(tx, with_it().add(state.is_not_in(owning))).await?;
             let waiting = count(tx, live(enrollment).add(connection::Column::ExternalId.ne(next.clone()))).await?;
             match (through, waiting) {
-                (0, 0) if before == RotationState::Offered => RotationState::Offered,
+                (0, 0) if before == RotationState::Offered || unproven > 0 => RotationState::Offered,
                 (_, 0) if between == 0 => RotationState::Finished,
                 (0, _) => RotationState::Offered,
                 _ => RotationState::Overlapping,

@@ -10,6 +10,7 @@ use super::{
     HandleError, Registry,
     answer::{self, Whose},
     callbacks::{Handled, Named},
+    delete::by_token,
     register::refuse,
 };
 use crate::{
@@ -86,13 +87,17 @@ impl Registry {
     }
 }
 
-/// The connection that the request's physical ID names.
+/// The connection that the request's physical ID names; for a Delete with none of ours, the stack's own, by its token.
 pub(super) async fn find_known(
     db: &impl ConnectionTrait,
     callback: &CallbackReceived,
     claims: Option<&Claims>,
 ) -> Result<Option<Known>, StoreError> {
-    let Some(id) = decide::named_connection(callback.physical_resource_id.as_deref()) else { return Ok(None) };
+    let id = match decide::named_connection(callback.physical_resource_id.as_deref()) {
+        Some(id) => Some(id),
+        None => by_token(db, callback, claims).await?,
+    };
+    let Some(id) = id else { return Ok(None) };
     let row =
         connection::Entity::find_by_id(crate::entity::Id(id)).one(db).await.during("looking for the connection")?;
     match row {
@@ -101,13 +106,15 @@ pub(super) async fn find_known(
     }
 }
 
-/// As [`find_known`], with the rows of enrollment and connection held until the end of the transaction.
+/// As [`find_known`], with the rows held until the end of the transaction: tenant, enrollment, connection. The tenant's too, and first, because what is
+/// kept of the request refers to it, and whoever suspends it waits for its connections.
 pub(super) async fn lock_known(
     tx: &Tx,
     callback: &CallbackReceived,
     claims: Option<&Claims>,
 ) -> Result<Option<Known>, StoreError> {
     let Some(found) = find_known(&**tx, callback, claims).await? else { return Ok(None) };
+    tenant::Entity::find_by_id(found.row.tenant_id).lock_shared().one(&**tx).await.during("reading the tenant")?;
     enrollment::Entity::find_by_id(found.enrollment.id)
         .lock_exclusive()
         .one(&**tx)

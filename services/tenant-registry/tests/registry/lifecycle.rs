@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use contracts::{
-    CallbackToken, ExternalId,
+    CallbackToken, ExternalId, Timestamp,
     callback::{Answer, CallbackReceived, RequestType},
     connection::{Connection, ConnectionRevoked, ConnectionState, ConnectionVerified, Grant},
     enrollment::EnrollmentOffer,
     verification::{ConfirmDeletion, DeletionReported, Fault, Verdict},
 };
 use rstest::rstest;
-use tenant_registry::flow::{callbacks::Handled, reports::Reported};
+use sea_orm::{EntityTrait, sea_query::Expr};
+use tenant_registry::{
+    entity::{At, job},
+    flow::{callbacks::Handled, reports::Reported},
+};
 
 use crate::world::*;
 
@@ -115,7 +119,7 @@ async fn an_update_to_a_role_of_another_connection_is_refused(#[case] kind: Kind
     assert_eq!(now(&world, &first).await, first);
 }
 
-fn gone(job: &ConfirmDeletion, gone: bool) -> DeletionReported {
+pub(crate) fn gone(job: &ConfirmDeletion, gone: bool) -> DeletionReported {
     DeletionReported { job: job.job, tenant: job.tenant, connection: job.connection, gone, evidence: Vec::new() }
 }
 
@@ -156,9 +160,13 @@ async fn attack_08_a_strangers_delete_is_answered_and_changes_nothing(#[case] ki
     wrong_token.claims.as_mut().unwrap().token_hash = CallbackToken::generate().hash();
     let mut no_claims = later(&offer, &connection, RequestType::Delete, "0a");
     no_claims.claims = None;
-    let mut no_id = later(&offer, &connection, RequestType::Delete, "0a");
+    let mut no_id = wrong_token.clone();
+    no_id.key.request_id = "no-id".to_owned();
     no_id.physical_resource_id = Some("something-else".to_owned());
-    for delete in [other_stack, wrong_token, no_claims, no_id] {
+    let mut elsewhere = other_stack.clone();
+    elsewhere.key.request_id = "elsewhere".to_owned();
+    elsewhere.physical_resource_id = Some("something-else".to_owned());
+    for delete in [other_stack, wrong_token, no_claims, no_id, elsewhere] {
         assert_eq!(world.send(&delete).await, Handled::Ignored);
         let [answer] = world.answers(&delete).await.try_into().unwrap();
         assert_eq!(answer.answer, Answer::Success { connection: None });
@@ -167,6 +175,71 @@ async fn attack_08_a_strangers_delete_is_answered_and_changes_nothing(#[case] ki
     assert!(world.bus.of::<ConfirmDeletion>().is_empty());
     assert_eq!(now(&world, &connection).await, connection);
     assert!(world.audited(connection.tenant).await.contains(&"callback.delete-ignored".to_owned()));
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_is_watched_for_the_role_that_serves_now(#[case] kind: Kind) {
+    let (world, offer, connection) = connected(kind).await;
+    let delete = later(&offer, &connection, RequestType::Delete, "0a");
+    assert_eq!(world.send(&delete).await, Handled::Ending);
+    let new_role = role(CUSTOMER, "new");
+    let mut update = later(&offer, &connection, RequestType::Update, "0a");
+    update.claims.as_mut().unwrap().role_arn = new_role.clone();
+    world.send(&update).await;
+    world.report(&report(&world.job(&new_role).await, Verdict::Held)).await;
+    let really = later(&offer, &connection, RequestType::Delete, "0a");
+    assert_eq!(world.send(&really).await, Handled::Ending);
+    world.flush().await;
+    let watches = world.bus.of::<ConfirmDeletion>();
+    let roles: Vec<_> = watches.iter().map(|watch| &watch.role_arn).collect();
+    assert_eq!(roles, [&connection.role_arn, &new_role]);
+    assert_eq!(world.registry.deletion_reported(&gone(&watches[0], true)).await.unwrap(), Reported::Late);
+    assert_eq!(now(&world, &connection).await.state, ConnectionState::Verified);
+    assert_eq!(world.registry.deletion_reported(&gone(&watches[1], true)).await.unwrap(), Reported::Applied);
+    assert_eq!(now(&world, &connection).await.state, ConnectionState::Revoked);
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_is_watched_anew_when_the_watch_before_is_about_to_end(#[case] kind: Kind) {
+    let (world, offer, connection) = connected(kind).await;
+    world.send(&later(&offer, &connection, RequestType::Delete, "0a")).await;
+    job::Entity::update_many()
+        .col_expr(job::Column::Deadline, Expr::value(At(Timestamp::now().plus(Duration::from_secs(60)))))
+        .exec(world.store.db())
+        .await
+        .unwrap();
+    world.send(&later(&offer, &connection, RequestType::Delete, "0a")).await;
+    world.flush().await;
+    let watches = world.bus.of::<ConfirmDeletion>();
+    assert_eq!(watches.len(), 2);
+    assert_eq!(world.registry.deletion_reported(&gone(&watches[0], false)).await.unwrap(), Reported::Late);
+    assert_eq!(world.registry.deletion_reported(&gone(&watches[1], true)).await.unwrap(), Reported::Applied);
+    assert_eq!(now(&world, &connection).await.state, ConnectionState::Revoked);
+}
+
+/// CloudFormation rolled a Create back before it heard of SUCCESS: its Delete bears a physical ID that CloudFormation made up.
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stack_that_never_heard_of_its_connection_can_still_delete_it(#[case] kind: Kind) {
+    let (world, offer, connection) = connected(kind).await;
+    let mut delete = later(&offer, &connection, RequestType::Delete, "0a");
+    delete.physical_resource_id = Some("rolebridge-Connection-1ABCDEFGHIJKL".to_owned());
+    assert_eq!(world.send(&delete).await, Handled::Ending);
+    let [answer] = world.answers(&delete).await.try_into().unwrap();
+    assert_eq!(Some(answer.physical_resource_id), delete.physical_resource_id, "a Delete is answered with its own ID");
+    let watch = world.bus.of::<ConfirmDeletion>().pop().unwrap();
+    assert_eq!(watch.connection, connection.connection);
+    assert_eq!(now(&world, &connection).await, connection, "the probe decides");
+    world.registry.deletion_reported(&gone(&watch, true)).await.unwrap();
+    assert_eq!(now(&world, &connection).await.state, ConnectionState::Revoked);
 }
 
 #[rstest]

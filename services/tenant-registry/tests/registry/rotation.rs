@@ -7,7 +7,7 @@ use contracts::{
     callback::{Answer, CallbackReceived, RequestType},
     connection::{Connection, ConnectionExternalIdChanged, ConnectionInsecure, ConnectionState, Grant},
     enrollment::{EnrollmentKind, EnrollmentOffer, RotationOffer, RotationState},
-    verification::{Fault, Verdict, VerifyConnection},
+    verification::{ConfirmDeletion, Fault, Verdict, VerifyConnection},
 };
 use rstest::rstest;
 use sea_orm::{ActiveModelTrait, ActiveValue::Set, EntityTrait, PaginatorTrait};
@@ -18,7 +18,7 @@ use tenant_registry::{
 };
 use tokio::task::JoinSet;
 
-use crate::world::*;
+use crate::{lifecycle::gone, world::*};
 
 const STILL_OPEN: Verdict = Verdict::Failed { fault: Fault::OpenWithRetiredId };
 
@@ -417,4 +417,81 @@ async fn operators_and_stacks_at_the_same_time_leave_one_new_id_that_serves(#[ca
         assert_eq!(rotating.granted().await, new);
         assert_eq!(rotating.rotation().await.0, Some(RotationState::Overlapping));
     }
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_for_the_old_id_does_not_end_a_connection_that_goes_by_the_new_one(#[case] kind: Kind) {
+    let rotating = Rotating::new(kind).await;
+    let old = rotating.offer.external_id.clone();
+    let mut delete = rotating.update(&old, None);
+    delete.request_type = RequestType::Delete;
+    assert_eq!(rotating.world.send(&delete).await, Handled::Ending);
+    rotating.world.flush().await;
+    let watch = rotating.world.bus.of::<ConfirmDeletion>().pop().unwrap();
+    assert_eq!(watch.external_id, old);
+    let new = rotating.rotate().await.unwrap().external_id;
+    rotating.updated(&new, Some(&old), Verdict::Held).await;
+    rotating.updated(&new, None, Verdict::Held).await;
+    assert_eq!(rotating.world.registry.deletion_reported(&gone(&watch, true)).await.unwrap(), Reported::Applied);
+    assert_eq!(rotating.now().await.state, ConnectionState::Verified, "the role lets the new ID in");
+    let audited = rotating.world.audited(rotating.tenant).await;
+    assert!(audited.contains(&"connection.delete-unconfirmed".to_owned()));
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_is_not_named_beside_again_once_another_change_began_or_was_taken_back(#[case] kind: Kind) {
+    let rotating = Rotating::new(kind).await;
+    let old = rotating.offer.external_id.clone();
+    let new = rotating.rotate().await.unwrap().external_id;
+    rotating.updated(&new, Some(&old), Verdict::Held).await;
+    rotating.updated(&new, None, Verdict::Held).await;
+    // Asked for in time, and proven when the next change has begun: it would be found open by the next probe.
+    let (late, job) = rotating.ordered(&new, Some(&old)).await;
+    rotating.rotate().await.unwrap();
+    rotating.world.report(&report(&job, Verdict::Held)).await;
+    rotating.world.reason(&late).await;
+    assert_eq!(rotating.world.send(&rotating.update(&new, Some(&old))).await, Handled::Refused);
+    for _ in 0..2 {
+        assert_eq!(rotating.cancel().await.unwrap(), Some(RotationState::Finished), "as it was, and repeatable");
+    }
+    assert_eq!(rotating.rotation().await, (Some(RotationState::Finished), Some(RotationState::Finished)));
+    // At rest the stack may go back to naming both, and is not said to be insecure for it.
+    let back = rotating.updated(&new, Some(&old), Verdict::Held).await;
+    assert!(rotating.succeeded(&back).await);
+    assert_eq!(rotating.rotation().await, (Some(RotationState::Overlapping), Some(RotationState::Overlapping)));
+    assert_eq!(code(rotating.rotate().await), ErrorCode::Conflict);
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_not_over_by_a_stack_that_was_not_proven_yet(#[case] kind: Kind) {
+    let world = World::new(kind).await;
+    let tenant = world.tenant("a").await;
+    let offer = world.offer(tenant, EnrollmentKind::Organization).await;
+    let enrollment = offer.enrollment.enrollment;
+    let first = world.connect(&offer, "300000000000", "00").await;
+    let new = world.registry.rotate_external_id(tenant, enrollment, "once a year").await.unwrap().external_id;
+    let at = async || world.registry.get_enrollment(tenant, enrollment).await.unwrap().rotation;
+    let join = async |account: &str, name: &str| {
+        let mut create = callback(&offer, RequestType::Create, account, name);
+        create.claims.as_mut().unwrap().external_id = new.clone();
+        assert_eq!(world.send(&create).await, Handled::Verifying);
+        world.job(&role(account, name)).await
+    };
+    let joining = join("300000000001", "01").await;
+    world.registry.revoke_connection(tenant, first.connection, "left").await.unwrap();
+    assert_eq!(at().await, Some(RotationState::Offered), "nobody has shown the new ID to work");
+    world.report(&report(&joining, REFUSED)).await;
+    assert_eq!(at().await, Some(RotationState::Offered));
+    let joining = join("300000000002", "02").await;
+    world.report(&report(&joining, Verdict::Held)).await;
+    assert_eq!(at().await, Some(RotationState::Finished));
 }
