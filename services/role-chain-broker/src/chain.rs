@@ -215,7 +215,10 @@ impl Chain {
     }
 
     /// Sessions that began before this are not used any more.
-    async fn denied(&self, tenant: TenantId) -> Result<Option<Timestamp>, ChainError> {
+    ///
+    /// # Errors
+    /// When the bucket cannot be read, or the principal was removed.
+    pub async fn denied(&self, tenant: TenantId) -> Result<Option<Timestamp>, ChainError> {
         let denied = self.principals.denied_before(tenant).await.map_err(ChainError::Principal)?;
         Ok(denied.map(|before| before.plus(CLEAR_OF_DENIED)))
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use aws_credential_types::Credentials;
 use common::{CUSTOMER, REGION, Tenant, WITHIN, World, bus, grant, only_with, world};
 use contracts::{
-    ErrorCode, ExternalId, RoleArn, TenantId,
+    ErrorCode, ExternalId, Message as _, RoleArn, TenantId,
     connection::{ConnectionState, Grant},
     credentials::{IssueCredentials, IssueRequest, IssuedCredentials, Purpose, SealedCredentials},
     tenant::TenantCreated,
@@ -211,6 +211,25 @@ async fn credentials_come_sealed_and_work_and_end_with_the_grant() {
     world.publish(Grant { revision: 1, ..first.clone() }).await;
     world.publish(Grant { revision: 3, tenant_active: false, ..first.clone() }).await;
     while job.refused(&first).await != ErrorCode::Denied {}
+}
+
+#[tokio::test]
+async fn attack_31_a_grant_in_words_that_this_broker_does_not_know_takes_the_one_before_back() {
+    let mut world = world().await;
+    let (_, first) = connected(&mut world).await;
+    let job = Job::new(&world).await;
+    world.publish(first.clone()).await;
+    job.ask(&first).await.unwrap();
+
+    let newer = messaging::event(Grant { revision: 2, ..first.clone() }).encode().unwrap();
+    let mut newer: Value = serde_json::from_slice(&newer).unwrap();
+    newer["data"]["missing"] = json!(["a-purpose-of-tomorrow"]);
+    let sent = world.registry.jetstream().publish(first.subject().as_str().to_owned(), newer.to_string().into()).await;
+    sent.unwrap().await.unwrap();
+    assert_eq!(until_refused(&job, &first).await, ErrorCode::Unavailable);
+    // One that can be read is believed again.
+    world.publish(Grant { revision: 3, ..first.clone() }).await;
+    while job.ask(&first).await.is_err() {}
 }
 
 async fn until_refused(job: &Job, grant: &Grant) -> ErrorCode {

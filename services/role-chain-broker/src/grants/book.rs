@@ -44,9 +44,34 @@ pub(crate) fn may_issue(grant: &Grant) -> bool {
     grant.tenant_active && grant.state.may_be_issued_for()
 }
 
+/// The last word on a connection, as far as it was understood.
+enum Word {
+    Grant(Arc<Grant>),
+    /// What came last cannot be read. Grants up to this revision were taken back by it.
+    Unreadable {
+        after: u64,
+    },
+}
+
+impl Word {
+    fn grant(&self) -> Option<&Arc<Grant>> {
+        match self {
+            Self::Grant(grant) => Some(grant),
+            Self::Unreadable { .. } => None,
+        }
+    }
+
+    fn revision(&self) -> u64 {
+        match self {
+            Self::Grant(grant) => grant.revision,
+            Self::Unreadable { after } => *after,
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct Book {
-    grants: RwLock<HashMap<(TenantId, ConnectionId), Arc<Grant>>>,
+    grants: RwLock<HashMap<(TenantId, ConnectionId), Word>>,
 }
 
 impl Book {
@@ -54,35 +79,49 @@ impl Book {
         let mut grants = self.grants.write().unwrap_or_else(PoisonError::into_inner);
         match grants.entry((grant.tenant, grant.connection)) {
             Entry::Vacant(place) => {
-                place.insert(Arc::new(grant));
+                place.insert(Word::Grant(Arc::new(grant)));
                 Change::New
             }
-            Entry::Occupied(known) if known.get().revision >= grant.revision => Change::Stale,
+            Entry::Occupied(known) if known.get().revision() >= grant.revision => Change::Stale,
             Entry::Occupied(mut known) => {
                 let new = Arc::new(grant);
-                let old = known.insert(new.clone());
-                what_ends(&old, &new).map_or(Change::Refreshed, Change::Withdrawn)
+                match known.insert(Word::Grant(new.clone())) {
+                    Word::Grant(old) => what_ends(&old, &new).map_or(Change::Refreshed, Change::Withdrawn),
+                    // All that was issued under the one before was withdrawn then.
+                    Word::Unreadable { .. } => Change::New,
+                }
             }
         }
+    }
+
+    /// A grant of this connection came that cannot be read: it may be a withdrawal, so what was granted before is over.
+    pub fn forget(&self, tenant: TenantId, connection: ConnectionId) -> Option<Withdrawal> {
+        let mut grants = self.grants.write().unwrap_or_else(PoisonError::into_inner);
+        let after = grants.get(&(tenant, connection)).map_or(0, Word::revision);
+        let old = grants.insert((tenant, connection), Word::Unreadable { after })?;
+        old.grant().map(|old| Withdrawal::all(old))
     }
 
     #[must_use]
     pub fn get(&self, tenant: TenantId, connection: ConnectionId) -> Option<Arc<Grant>> {
         let grants = self.grants.read().unwrap_or_else(PoisonError::into_inner);
-        grants.get(&(tenant, connection)).cloned()
+        grants.get(&(tenant, connection)).and_then(Word::grant).cloned()
     }
 
     /// External IDs of the tenant's connections that may be issued for.
     #[must_use]
     pub fn external_ids(&self, tenant: TenantId) -> Vec<ExternalId> {
         let grants = self.grants.read().unwrap_or_else(PoisonError::into_inner);
-        let of_tenant = grants.values().filter(|grant| grant.tenant == tenant && may_issue(grant));
+        let of_tenant =
+            grants.values().filter_map(Word::grant).filter(|grant| grant.tenant == tenant && may_issue(grant));
         of_tenant.map(|grant| grant.external_id.clone()).collect()
     }
 }
 
 fn what_ends(old: &Grant, new: &Grant) -> Option<Withdrawal> {
-    if !same_session(old, new) {
+    // Revisions have no gaps: one that was not seen may have taken the grant back, though this one gives it again.
+    let missed = new.revision > old.revision.saturating_add(1);
+    if missed || !same_session(old, new) {
         return Some(Withdrawal::all(old));
     }
     let newly: Vec<Purpose> = new.missing.iter().filter(|purpose| !old.missing.contains(purpose)).copied().collect();
@@ -151,6 +190,29 @@ pub mod tests {
         assert_eq!(book.accept(second.clone()), Change::Withdrawn(ends));
         assert_eq!(book.accept(Grant { revision: 3, ..second }), Change::Refreshed);
         assert_eq!(book.accept(Grant { revision: 4, ..first }), Change::Refreshed, "it is back");
+    }
+
+    #[test]
+    fn attack_31_a_revision_that_was_missed_counts_as_a_withdrawal() {
+        let (book, first) = (Book::default(), grant(1));
+        book.accept(first.clone());
+        let third = Grant { revision: 3, ..first.clone() };
+        assert_eq!(book.accept(third.clone()), Change::Withdrawn(Withdrawal::all(&first)));
+        assert_eq!(book.accept(Grant { revision: 4, ..third }), Change::Refreshed);
+    }
+
+    #[test]
+    fn attack_31_a_grant_that_cannot_be_read_ends_the_one_before() {
+        let (book, first) = (Book::default(), grant(5));
+        let (tenant, connection) = (first.tenant, first.connection);
+        book.accept(first.clone());
+        assert_eq!(book.forget(tenant, connection), Some(Withdrawal::all(&first)));
+        assert_eq!((book.get(tenant, connection), book.external_ids(tenant)), (None, Vec::new()));
+        assert_eq!(book.forget(tenant, connection), None, "told once");
+        assert_eq!(book.accept(first.clone()), Change::Stale, "what was taken back comes late");
+        assert_eq!(book.get(tenant, connection), None);
+        assert_eq!(book.accept(Grant { revision: 6, ..first.clone() }), Change::New);
+        assert!(book.get(tenant, connection).is_some());
     }
 
     #[test]

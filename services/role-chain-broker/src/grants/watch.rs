@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use contracts::{CloudEvent, ConnectionId, Message as _, Stream, TenantId, connection::Grant};
+use contracts::{
+    CloudEvent, ConnectionId, EnvelopeError, Message as _, Stream, Subject, TenantId, connection::Grant,
+    subject::captures,
+};
 use futures::StreamExt as _;
 use messaging::{
     Bus,
@@ -77,10 +80,10 @@ impl Grants {
         if known.is_some() && self.live.load(Ordering::Acquire) {
             return Ok(known);
         }
-        let subject = format!("{}.{tenant}.{connection}", Grant::SUBJECT.trim_end_matches(".*"));
-        match self.stream.get_last_raw_message_by_subject(&subject).await {
+        let subject = Subject::fill(Grant::SUBJECT, &[tenant.into(), connection.into()]);
+        match self.stream.get_last_raw_message_by_subject(subject.as_str()).await {
             Ok(message) => {
-                self.accept(&message.payload);
+                self.accept(&message.subject, &message.payload).map_err(|error| GrantError(error.into()))?;
                 Ok(self.book.get(tenant, connection))
             }
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
@@ -130,7 +133,8 @@ impl Grants {
                 Ok(message) => message,
                 Err(error) => return error.into(),
             };
-            self.accept(&message.payload);
+            // Said where it was found; the other connections go on.
+            let _ = self.accept(&message.subject, &message.payload);
             if message.info().is_ok_and(|info| info.pending == 0) {
                 self.loaded(part);
             }
@@ -143,17 +147,53 @@ impl Grants {
         part.ready();
     }
 
-    fn accept(&self, payload: &[u8]) {
-        let grant = match CloudEvent::<Grant>::decode(payload) {
-            Ok(event) => event.data,
-            // Nothing is issued for a connection whose grant cannot be read.
-            Err(error) => return tracing::error!(%error, "a grant cannot be read"),
-        };
-        let (tenant, connection, revision) = (grant.tenant, grant.connection, grant.revision);
-        if let Change::Withdrawn(withdrawal) = self.book.accept(grant) {
-            tracing::info!(%tenant, %connection, revision, purposes = ?withdrawal.purposes, "cached credentials of the connection are withdrawn");
-            // The receiver lives as long as the service.
-            let _ = self.withdrawn.send(withdrawal);
+    /// # Errors
+    /// When the grant cannot be read; nothing is issued for its connection then.
+    fn accept(&self, subject: &str, payload: &[u8]) -> Result<(), EnvelopeError> {
+        match CloudEvent::<Grant>::decode(payload) {
+            Ok(event) => {
+                let grant = event.data;
+                let (tenant, connection, revision) = (grant.tenant, grant.connection, grant.revision);
+                if let Change::Withdrawn(withdrawal) = self.book.accept(grant) {
+                    tracing::info!(%tenant, %connection, revision, purposes = ?withdrawal.purposes, "cached credentials of the connection are withdrawn");
+                    self.withdraw(withdrawal);
+                }
+                Ok(())
+            }
+            // A newer registry may have taken the grant back in words that this broker does not know.
+            Err(error) => {
+                tracing::error!(subject, %error, "a grant cannot be read: nothing is issued for its connection until another comes");
+                if let Some(withdrawal) =
+                    whose(subject).and_then(|(tenant, connection)| self.book.forget(tenant, connection))
+                {
+                    self.withdraw(withdrawal);
+                }
+                Err(error)
+            }
         }
+    }
+
+    fn withdraw(&self, withdrawal: Withdrawal) {
+        // The receiver lives as long as the service.
+        let _ = self.withdrawn.send(withdrawal);
+    }
+}
+
+/// Which connection's grants come on this subject.
+fn whose(subject: &str) -> Option<(TenantId, ConnectionId)> {
+    let tokens = captures(Grant::SUBJECT, subject)?;
+    let [tenant, connection] = tokens.as_slice() else { return None };
+    Some((tenant.parse().ok()?, connection.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grants_subject_says_whose_it_is() {
+        let grant = crate::grants::tests::grant(1);
+        assert_eq!(whose(grant.subject().as_str()), Some((grant.tenant, grant.connection)));
+        assert_eq!(whose("rolebridge.internal.v1.grants.x.y"), None);
     }
 }

@@ -93,7 +93,7 @@ impl Issuer {
         let wish = check::wish(request, purpose)?;
         let grant = check::may_issue(connection, purpose, self.grant(tenant, connection).await?)?;
         let key = SessionKey::of(&grant, purpose, wish.duration);
-        let (issued, cached) = self.session(&key, &grant, purpose, &wish).await?;
+        let (issued, cached) = self.good_session(&key, &grant, purpose, &wish).await?;
         self.metrics.cache(cached);
         self.still_granted(&grant, &key, purpose, &wish).await?;
         let reply = self.sealed(purpose, &grant, &issued, request)?;
@@ -109,6 +109,34 @@ impl Issuer {
             let message = "what may be issued could not be read just now: try again";
             ErrorReply::new(ErrorCode::Unavailable, message).retry_after(1_000)
         })
+    }
+
+    /// A session that no revocation has reached. A revocation and its end may pass while this instance hears nothing of the grants: the bucket tells of it
+    /// all the same.
+    async fn good_session(
+        &self,
+        key: &SessionKey,
+        grant: &Grant,
+        purpose: Purpose,
+        wish: &Wish,
+    ) -> Result<(Arc<Issued>, bool), ErrorReply> {
+        let got = self.session(key, grant, purpose, wish).await?;
+        if !self.is_denied(grant, &got.0).await? {
+            return Ok(got);
+        }
+        self.sessions.withdraw(&Withdrawal::all(grant)).await;
+        let again = self.session(key, grant, purpose, wish).await?;
+        if !self.is_denied(grant, &again.0).await? {
+            return Ok(again);
+        }
+        self.sessions.withdraw(&Withdrawal::all(grant)).await;
+        let message = "the tenant's sessions were just revoked: try again";
+        Err(ErrorReply::new(ErrorCode::Unavailable, message).retry_after(2_000))
+    }
+
+    async fn is_denied(&self, grant: &Grant, issued: &Issued) -> Result<bool, ErrorReply> {
+        let denied = self.chain.denied(grant.tenant).await.map_err(|error| refusal(grant.connection, &error))?;
+        Ok(denied.is_some_and(|denied| issued.session.issued_at < denied))
     }
 
     async fn session(

@@ -1,10 +1,11 @@
 use aws::FailureKind;
-use contracts::{AccountId, connection::ConnectionState};
+use contracts::{AccountId, Timestamp, connection::ConnectionState};
 
 use super::*;
 use crate::{
     chain::tests::{Fixture, fixture},
     grants::Book,
+    principal::fake::ready_bench,
     sts::fake::{FakeSts, Trust, throttled},
 };
 
@@ -105,6 +106,23 @@ async fn attack_31_a_withdrawn_grant_is_never_issued_for_though_the_session_is_c
     bench.issue_as("job", None).await.unwrap();
     bench.now(|grant| grant.tenant_active = false);
     assert_eq!(bench.issue_as("job", None).await.unwrap_err().code, ErrorCode::Denied);
+}
+
+#[tokio::test]
+async fn attack_31_a_session_of_before_a_revocation_is_not_handed_out_though_no_grant_told_of_it() {
+    let mut bench = bench(FakeSts::default()).await;
+    let (behind, principals, _) = ready_bench(bench.grant.tenant).await;
+    let sts = bench.fixture.sts.clone();
+    bench.issuer.chain = Arc::new(Chain::new(principals, sts.clone(), sts.clone()));
+    let made = || sts.calls().iter().filter(|call| call.external_id.is_some()).count();
+    bench.issue_as("job", None).await.unwrap();
+    bench.issue_as("job", None).await.unwrap();
+    assert_eq!(made(), 1, "it is cached");
+    behind.revoker.deny(bench.grant.tenant, Timestamp::now()).await.unwrap();
+    bench.issue_as("job", None).await.unwrap();
+    assert_eq!(made(), 2, "the one of before is dropped");
+    bench.issue_as("job", None).await.unwrap();
+    assert_eq!(made(), 2, "the one of after is kept");
 }
 
 #[tokio::test]
