@@ -13,7 +13,7 @@ use contracts::{
 };
 
 use crate::{
-    entity::connection::ENDED,
+    entity::connection::{ENDED, OWNING},
     reasons::Refusal,
     rotation::{self, Ids, Named, OfferedIds},
 };
@@ -110,6 +110,9 @@ pub fn update(
         Err(Refusal::TenantGone)
     } else if ENDED.contains(&facts.state) {
         Err(Refusal::NoSuchConnection)
+    } else if !OWNING.contains(&facts.state) {
+        // Its own role is not proven yet, and nothing else may be proven in its place.
+        Err(Refusal::StillVerifying)
     } else {
         rotation::update(&facts.ids, named(claims))
             .and_then(|_| claims_agree(callback, claims, facts.principal.as_ref(), ours))

@@ -184,6 +184,12 @@ fn attack_17_an_update_may_change_the_role_but_not_the_external_id() {
     for ended in ENDED {
         assert_eq!(refused(updated(ConnectionFacts { state: ended, ..connection() }, claims())), "no-such-connection");
     }
+    for unproven in [ConnectionState::Registered, ConnectionState::Verifying] {
+        assert_eq!(refused(updated(ConnectionFacts { state: unproven, ..connection() }, claims())), "still-verifying");
+    }
+    for state in OWNING {
+        assert_eq!(updated(ConnectionFacts { state, ..connection() }, claims()), Decision::Verify);
+    }
 }
 
 #[test]

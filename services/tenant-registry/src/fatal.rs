@@ -17,9 +17,10 @@ pub enum FatalEvidence {
     Purposes,
 }
 
-/// The verdict of a report with what is fatal taken into account. `first` is the verification that a connection begins with.
+/// The verdict of a report with what is fatal taken into account. `longest` is the role's longest session in seconds, as it was seen last, and `first` the
+/// verification that a connection begins with.
 #[must_use]
-pub fn weigh(report: &VerificationReported, fatal: &[FatalEvidence], first: bool) -> Verdict {
+pub fn weigh(report: &VerificationReported, longest: Option<u32>, fatal: &[FatalEvidence], first: bool) -> Verdict {
     if report.verdict != Verdict::Held {
         return report.verdict;
     }
@@ -28,9 +29,7 @@ pub fn weigh(report: &VerificationReported, fatal: &[FatalEvidence], first: bool
     };
     let fault = |kind: &FatalEvidence| match kind {
         FatalEvidence::OtherPrincipal => let_in(Probe::OtherPrincipal).then_some(Fault::OpenToOtherPrincipal),
-        FatalEvidence::LongSessions => {
-            report.max_session_s.is_some_and(|longest| longest > HOUR_S).then_some(Fault::LongSessions)
-        }
+        FatalEvidence::LongSessions => longest.is_some_and(|longest| longest > HOUR_S).then_some(Fault::LongSessions),
         FatalEvidence::Purposes => (first
             && report.purposes.iter().any(|look| look.outcome == PurposeOutcome::Missing))
         .then_some(Fault::PermissionsMissing),
@@ -94,8 +93,8 @@ mod tests {
     #[test]
     fn nothing_is_fatal_unless_the_setting_says_so() {
         for first in [true, false] {
-            assert_eq!(weigh(&amiss(), &[], first), Verdict::Held);
-            assert_eq!(weigh(&report(), &ALL, first), Verdict::Held);
+            assert_eq!(weigh(&amiss(), amiss().max_session_s, &[], first), Verdict::Held);
+            assert_eq!(weigh(&report(), report().max_session_s, &ALL, first), Verdict::Held);
         }
     }
 
@@ -106,10 +105,17 @@ mod tests {
             (FatalEvidence::LongSessions, Fault::LongSessions),
             (FatalEvidence::Purposes, Fault::PermissionsMissing),
         ] {
-            assert_eq!(weigh(&amiss(), &[kind], true), Verdict::Failed { fault });
+            assert_eq!(weigh(&amiss(), amiss().max_session_s, &[kind], true), Verdict::Failed { fault });
         }
-        assert_eq!(weigh(&amiss(), &ALL, true), Verdict::Failed { fault: Fault::OpenToOtherPrincipal });
-        assert_eq!(weigh(&amiss(), &[FatalEvidence::Purposes], false), Verdict::Held, "later it is degraded");
+        assert_eq!(
+            weigh(&amiss(), amiss().max_session_s, &ALL, true),
+            Verdict::Failed { fault: Fault::OpenToOtherPrincipal }
+        );
+        assert_eq!(
+            weigh(&amiss(), amiss().max_session_s, &[FatalEvidence::Purposes], false),
+            Verdict::Held,
+            "later it is degraded"
+        );
     }
 
     #[test]
@@ -118,13 +124,15 @@ mod tests {
         unclear.evidence[0].outcome = ProbeOutcome::Indeterminate;
         unclear.purposes[0].outcome = PurposeOutcome::Indeterminate;
         unclear.max_session_s = None;
-        assert_eq!(weigh(&unclear, &ALL, true), Verdict::Held);
+        assert_eq!(weigh(&unclear, None, &ALL, true), Verdict::Held);
+        let seen_before = weigh(&unclear, Some(43_200), &ALL, false);
+        assert_eq!(seen_before, Verdict::Failed { fault: Fault::LongSessions }, "what was seen is not forgotten");
     }
 
     #[test]
     fn a_verdict_of_the_probes_stands() {
         for verdict in [Verdict::Indeterminate, Verdict::Failed { fault: Fault::Refused }] {
-            assert_eq!(weigh(&VerificationReported { verdict, ..amiss() }, &ALL, true), verdict);
+            assert_eq!(weigh(&VerificationReported { verdict, ..amiss() }, Some(43_200), &ALL, true), verdict);
         }
     }
 }

@@ -64,6 +64,14 @@ pub enum Refusal {
     )]
     NoSuchConnection,
     #[error(
+        "This stack's connection is still being verified for the first time. Wait until the stack is complete, then update it again."
+    )]
+    StillVerifying,
+    #[error(
+        "A later request of this stack took this one's place. If the stack is not as you want it, update it again."
+    )]
+    Overtaken,
+    #[error(
         "The callback token is not the one that this stack was launched with. Set CallbackToken back to its first value; for a new offer, delete the stack and launch it anew."
     )]
     OtherToken,
@@ -112,6 +120,8 @@ impl Refusal {
             Self::AccountConnected { .. } => "account-connected",
             Self::TooManyAttempts => "too-many-attempts",
             Self::NoSuchConnection => "no-such-connection",
+            Self::StillVerifying => "still-verifying",
+            Self::Overtaken => "overtaken",
             Self::OtherToken => "other-token",
             Self::ExternalIdChanged => "external-id-changed",
             Self::PreviousIdUnknown => "previous-id-unknown",
@@ -214,6 +224,8 @@ mod tests {
             Refusal::AccountConnected { account: account("222222222222") },
             Refusal::TooManyAttempts,
             Refusal::NoSuchConnection,
+            Refusal::StillVerifying,
+            Refusal::Overtaken,
             Refusal::OtherToken,
             Refusal::ExternalIdChanged,
             Refusal::PreviousIdUnknown,

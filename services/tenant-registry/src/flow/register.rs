@@ -134,7 +134,7 @@ impl Registry {
             callback: Some(waiting.id),
             deadline: now.plus(self.rules.verify_within).min(latest),
         };
-        watch::make_way(tx, row, self.rules.watch.rate, now).await?;
+        watch::make_way(tx, row, &order, self.rules.watch.rate, now).await?;
         order::verification(tx, row, order).await.map(drop)
     }
 }

@@ -8,7 +8,7 @@ use contracts::{
     ConnectionId, JobId, TenantId, Timestamp,
     callback::Answer,
     connection::ConnectionState,
-    verification::{DeletionReported, Verdict, VerificationReported},
+    verification::{DeletionReported, Fault, Verdict, VerificationReported},
 };
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, ModelTrait, QueryFilter, QuerySelect,
@@ -138,7 +138,7 @@ async fn verification_in(
     report: &VerificationReported,
     actor: Actor,
 ) -> Result<Option<At>, StoreError> {
-    let Some(taken) = take(tx, report.tenant, report.connection, report.job, job::JobKind::Verify).await? else {
+    let Some(mut taken) = take(tx, report.tenant, report.connection, report.job, job::JobKind::Verify).await? else {
         return Ok(None);
     };
     let handed_out = taken.job.created_at;
@@ -146,6 +146,10 @@ async fn verification_in(
         Some(id) => callback::Entity::find_by_id(id).one(&**tx).await.during("reading the waiting callback")?,
         None => None,
     };
+    // A later request of the stack took this one's place: the report still tells of the role, but nobody asks for it any more.
+    if waiting.as_ref().is_some_and(|waiting| waiting.answer.is_some()) {
+        taken.job.callback_id = None;
+    }
     let (connection, enrollment) = (taken.row.id.0, taken.enrollment.id);
     let judged = judge(tx, watching, taken, report, actor).await?;
     rotation::settle(tx, enrollment, actor).await?;
@@ -174,7 +178,14 @@ async fn judge(
         tracing::info!(connection = %taken.row.id.0, "a report is of what was replaced meanwhile: nothing follows");
         return Ok(None);
     }
-    let verdict = fatal::weigh(report, &watching.fatal, first);
+    if !(connection::OWNING.contains(&taken.row.state.0) || first && of_present) {
+        tracing::info!(connection = %taken.row.id.0, state = %taken.row.state.0, "a report is of a connection that has ended: nothing follows");
+        return Ok(Some(Refusal::NoSuchConnection));
+    }
+    // What is not seen any more is as it was seen last: else denying the look would be a way out.
+    let seen = taken.row.max_session_s.filter(|_| taken.job.role_arn == taken.row.role_arn);
+    let longest = report.max_session_s.or_else(|| seen.and_then(|seconds| u32::try_from(seconds).ok()));
+    let verdict = fatal::weigh(report, longest, &watching.fatal, first);
     let refusal = match verdict {
         Verdict::Held if rotation::is_gone(&taken) => Some(Refusal::ExternalIdChanged),
         Verdict::Held if role_is_taken(tx, &taken).await? => Some(Refusal::RoleTaken),
@@ -198,6 +209,10 @@ async fn judge(
             }
         }
         Some(refusal) if first => reject(tx, watching, taken, report, refusal, actor).await?,
+        // The role that serves is open, with whatever external ID that was found.
+        Some(Refusal::Faulty(fault)) if taken.job.role_arn == taken.row.role_arn && is_of_role(*fault) => {
+            findings::absorb(tx, watching, (&taken.tenant, taken.row), (report, verdict), needed, actor).await?;
+        }
         // A new role or external ID that does not hold says nothing about what serves, and an old ID that still lets us in is no harm yet.
         Some(refusal) if !of_present || rotation::is_still_open(&taken, refusal) => {
             audit_failed_update(tx, &taken, refusal, actor).await?;
@@ -209,6 +224,18 @@ async fn judge(
         }
     }
     Ok(refusal)
+}
+
+/// Whether the fault is one of the role, whatever external ID it was probed with.
+const fn is_of_role(fault: Fault) -> bool {
+    match fault {
+        Fault::OpenWithoutId
+        | Fault::OpenWithRandomId
+        | Fault::WrongAccount
+        | Fault::OpenToOtherPrincipal
+        | Fault::LongSessions => true,
+        Fault::Refused | Fault::OpenWithRetiredId | Fault::PermissionsMissing => false,
+    }
 }
 
 /// The first verification failed: there is no connection, and the offer is good again.
@@ -230,6 +257,7 @@ async fn reject(
     let row = step::apply(tx, &taken.tenant, taken.row, &happening).await?;
     if row.state.0 == ConnectionState::Rejected {
         unbind(tx, &row).await?;
+        abandon_jobs(tx, &row).await?;
     }
     Ok(())
 }
@@ -272,7 +300,12 @@ async fn take_over(
     } else {
         "The stack's new role was verified and took the place of the old one."
     };
+    let (back, other_role) = (row.state.0 != ConnectionState::Verified, job.role_arn != row.role_arn);
     let mut change = row.into_active_model();
+    if other_role {
+        // It was the old role's.
+        change.max_session_s = Set(None);
+    }
     change.role_arn = Set(job.role_arn);
     change.cost_export = Set(job.cost_export);
     // What it lacks is told below.
@@ -287,13 +320,20 @@ async fn take_over(
     step::announce_verified(tx, &row).await?;
     let line = AuditLine::new(actor, "connection.updated", tenant.id.0, reason);
     tx.audit(line.enrollment(row.enrollment_id.0).connection(row.id.0)).await?;
+    if back {
+        step::audit(tx, &row, &Happening::new(Trigger::Held, actor)).await?;
+    }
     if !missing.is_empty() {
         findings::hold(tx, (&tenant, row), look, missing, actor).await?;
     }
     Ok(())
 }
 
+/// What serves was not looked at: its time has come at once.
 async fn audit_failed_update(tx: &Tx, taken: &Taken, refusal: &Refusal, actor: Actor) -> Result<(), StoreError> {
+    let mut change = taken.row.clone().into_active_model();
+    change.next_probe_at = Set(Some(At::now()));
+    change.update(&**tx).await.during("bringing the next probe forward")?;
     let reason = format!("What the stack asks for was not taken over, the connection serves on as it was. {refusal}");
     let line = AuditLine::new(actor, "connection.update-failed", taken.tenant.id.0, reason);
     tx.audit(line.enrollment(taken.row.enrollment_id.0).connection(taken.row.id.0)).await

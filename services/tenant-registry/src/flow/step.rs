@@ -219,7 +219,7 @@ async fn announce(
     }
 }
 
-async fn audit(tx: &Tx, row: &connection::Model, happening: &Happening) -> Result<(), StoreError> {
+pub(super) async fn audit(tx: &Tx, row: &connection::Model, happening: &Happening) -> Result<(), StoreError> {
     let action = match row.state.0 {
         ConnectionState::Registered | ConnectionState::Verifying => "connection.registered",
         ConnectionState::Verified => "connection.verified",

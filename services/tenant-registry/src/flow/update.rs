@@ -4,7 +4,7 @@ use contracts::{
     TokenHash,
     callback::{CallbackReceived, Claims},
 };
-use sea_orm::{ConnectionTrait, EntityTrait, QuerySelect};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect};
 
 use super::{
     HandleError, Registry,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     decide::{self, ConnectionFacts, Decision},
-    entity::{connection, enrollment, tenant},
+    entity::{Text, callback, connection, enrollment, job, tenant},
     reasons::Refusal,
     rotation::{self, Ids},
     store::{During, StoreError, Tx},
@@ -79,12 +79,31 @@ impl Registry {
                 let to_prove = rotation::update(&known.facts.ids, decide::named(claims)).map_err(|_| {
                     StoreError::Inconsistent("a connection with other external IDs than were decided on")
                 })?;
+                overtake(tx, &known.row).await?;
                 let waiting = answer::keep(tx, callback, known.whose()).await?;
                 self.order_verification(tx, &known.row, claims, to_prove, &waiting).await?;
                 Ok(Ended::Handled(Handled::Verifying))
             }
         }
     }
+}
+
+/// A later request of the stack takes the place of those that still wait. Their jobs stay: what they find of the role that serves counts, and what they
+/// asked for is not taken over any more.
+async fn overtake(tx: &Tx, row: &connection::Model) -> Result<(), StoreError> {
+    let waiting = job::Entity::find()
+        .filter(job::Column::ConnectionId.eq(row.id))
+        .filter(job::Column::Kind.eq(Text(job::JobKind::Verify)))
+        .all(&**tx)
+        .await
+        .during("looking for open jobs")?;
+    for id in waiting.into_iter().filter_map(|job| job.callback_id) {
+        let earlier = callback::Entity::find_by_id(id).one(&**tx).await.during("reading the waiting callback")?;
+        if let Some(earlier) = earlier {
+            answer::give(tx, earlier, answer::failed(&Refusal::Overtaken)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The connection that the request's physical ID names; for a Delete with none of ours, the stack's own, by its token.

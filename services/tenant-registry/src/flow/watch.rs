@@ -15,7 +15,7 @@ use sea_orm::{
     ActiveModelTrait,
     ActiveValue::Set,
     ColumnTrait, Condition, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, Select,
-    sea_query::{Expr, Query},
+    sea_query::{Expr, ExprTrait as _, Query},
 };
 
 use super::{
@@ -216,6 +216,14 @@ fn due_at(now: Timestamp) -> Select<connection::Entity> {
         .column(job::Column::ConnectionId)
         .from(job::Entity)
         .and_where(job::Column::Kind.eq(Text(job::JobKind::Verify)))
+        // A probe of another role or external ID says nothing about what serves, and puts nothing off.
+        .and_where(
+            Expr::col((job::Entity, job::Column::RoleArn)).equals((connection::Entity, connection::Column::RoleArn)),
+        )
+        .and_where(
+            Expr::col((job::Entity, job::Column::ExternalId))
+                .equals((connection::Entity, connection::Column::ExternalId)),
+        )
         .to_owned();
     connection::Entity::find()
         .filter(connection::Column::NextProbeAt.lte(At(now)))
@@ -237,6 +245,8 @@ async fn order_in(
     let open = job::Entity::find()
         .filter(job::Column::ConnectionId.eq(row.id))
         .filter(job::Column::Kind.eq(Text(job::JobKind::Verify)))
+        .filter(job::Column::RoleArn.eq(row.role_arn.clone()))
+        .filter(job::Column::ExternalId.eq(row.external_id.clone()))
         .one(&**tx)
         .await
         .during("looking for an open job")?;
@@ -283,16 +293,26 @@ async fn lock_watched(tx: &Tx, tenant: TenantId, id: ConnectionId) -> Result<con
     }
 }
 
-/// A stack calls back with something to probe: what was under way by schedule or request is overtaken (its report comes too late), and the budget bears the
-/// new probe without a word.
-pub(super) async fn make_way(tx: &Tx, row: &connection::Model, rate: Rate, now: Timestamp) -> Result<(), StoreError> {
-    job::Entity::delete_many()
-        .filter(job::Column::ConnectionId.eq(row.id))
-        .filter(job::Column::Kind.eq(Text(job::JobKind::Verify)))
-        .filter(job::Column::CallbackId.is_null())
-        .exec(&**tx)
-        .await
-        .during("taking an overtaken job off the list")?;
+/// A stack calls back with something to probe, and the budget bears the new probe without a word.
+///
+/// What was under way by schedule or request is overtaken (its report comes too late) only by a probe of the same role and external ID. Else whoever holds
+/// the token could keep the role that serves from being probed, by naming another one each time.
+pub(super) async fn make_way(
+    tx: &Tx,
+    row: &connection::Model,
+    order: &Order,
+    rate: Rate,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if order.role_arn == row.role_arn.0 && order.external_id == row.external_id.0 {
+        job::Entity::delete_many()
+            .filter(job::Column::ConnectionId.eq(row.id))
+            .filter(job::Column::Kind.eq(Text(job::JobKind::Verify)))
+            .filter(job::Column::CallbackId.is_null())
+            .exec(&**tx)
+            .await
+            .during("taking an overtaken job off the list")?;
+    }
     spend(tx, rate, Spender::Callback, now).await
 }
 

@@ -258,3 +258,21 @@ async fn evidence_that_is_not_fatal_is_shown() {
     let unclear = saw(&world, &connection, Verdict::Indeterminate).await;
     assert_eq!((unclear.evidence, unclear.probed_at), (after.evidence, after.probed_at));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_06_fatal_evidence_does_not_vanish_when_the_look_at_it_is_denied() {
+    let world = World::with(Kind::Sqlite, fatal(FatalEvidence::LongSessions)).await;
+    let (_, offer) = world.new_offer("a").await;
+    let connection = world.connect(&offer, CUSTOMER, "0a").await;
+    let lasting = |seconds| {
+        move |job: &VerifyConnection| VerificationReported { max_session_s: seconds, ..report(job, Verdict::Held) }
+    };
+    assert_eq!(probe(&world, &connection, lasting(Some(43_200))).await.state, ConnectionState::Insecure);
+    for _ in 0..4 {
+        assert_eq!(probe(&world, &connection, lasting(None)).await.state, ConnectionState::Insecure);
+    }
+    for _ in 0..3 {
+        probe(&world, &connection, lasting(Some(3_600))).await;
+    }
+    assert_eq!(now(&world, &connection).await.state, ConnectionState::Verified);
+}

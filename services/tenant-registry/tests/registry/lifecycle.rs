@@ -56,7 +56,12 @@ async fn attack_17_an_update_is_verified_first_and_the_old_role_serves_meanwhile
     let job = world.job(&new_role).await;
     world.report(&report(&job, REFUSED)).await;
     assert!(world.reason(&bad).await.contains("refuses the provider"));
-    assert_eq!(now(&world, &connection).await, connection, "a new role that fails leaves the old one serving");
+    let after = now(&world, &connection).await;
+    assert_eq!(
+        (after.state, after.role_arn, after.reason),
+        (connection.state, connection.role_arn.clone(), connection.reason.clone()),
+        "a new role that fails leaves the old one serving"
+    );
 
     let mut good = later(&offer, &connection, RequestType::Update, "0a");
     good.claims.as_mut().unwrap().role_arn = new_role.clone();
@@ -321,4 +326,65 @@ async fn a_report_for_another_tenants_connection_counts_for_nothing(#[case] kind
     unknown.job = no_job();
     assert_eq!(world.report(&unknown).await, Reported::Late);
     assert_eq!(world.connection(&job).await.state, ConnectionState::Verifying);
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_17_an_update_cannot_stand_in_for_the_first_verification(#[case] kind: Kind) {
+    let world = World::new(kind).await;
+    let (_, offer) = world.new_offer("a").await;
+    world.send(&callback(&offer, RequestType::Create, CUSTOMER, "0a")).await;
+    let job = world.job(&role(CUSTOMER, "0a")).await;
+    let verifying = world.connection(&job).await;
+    let mut update = later(&offer, &verifying, RequestType::Update, "0a");
+    update.claims.as_mut().unwrap().role_arn = role(CUSTOMER, "good");
+    assert_eq!(world.send(&update).await, Handled::Refused);
+    assert!(world.reason(&update).await.contains("for the first time"));
+    world.report(&report(&job, REFUSED)).await;
+    assert_eq!(now(&world, &verifying).await.state, ConnectionState::Rejected);
+    assert!(world.bus.of::<Grant>().is_empty());
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_17_of_two_updates_the_later_one_counts_whatever_is_reported_first(#[case] kind: Kind) {
+    let (world, offer, connection) = connected(kind).await;
+    let mut updates = Vec::new();
+    for name in ["one", "two"] {
+        let mut update = later(&offer, &connection, RequestType::Update, "0a");
+        update.claims.as_mut().unwrap().role_arn = role(CUSTOMER, name);
+        assert_eq!(world.send(&update).await, Handled::Verifying);
+        updates.push((update, world.job(&role(CUSTOMER, name)).await));
+    }
+    for (_, job) in updates.iter().rev() {
+        assert_eq!(world.report(&report(job, Verdict::Held)).await, Reported::Applied);
+    }
+    let after = now(&world, &connection).await;
+    assert_eq!((after.state, after.role_arn), (ConnectionState::Verified, role(CUSTOMER, "two")));
+    assert!(world.reason(&updates[0].0).await.contains("took this one's place"));
+    let [answer] = world.answers(&updates[1].0).await.try_into().unwrap();
+    assert_eq!(answer.answer, Answer::Success { connection: Some(connection.connection) });
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_makes_a_connection_verified_again_is_audited_as_such(#[case] kind: Kind) {
+    let (world, offer, connection) = connected(kind).await;
+    world.registry.verify_connection(connection.tenant, connection.connection).await.unwrap();
+    let job = world.job(&connection.role_arn).await;
+    world.report(&report(&job, Verdict::Failed { fault: Fault::OpenWithoutId })).await;
+    assert_eq!(now(&world, &connection).await.state, ConnectionState::Insecure);
+    let mut update = later(&offer, &connection, RequestType::Update, "0a");
+    update.claims.as_mut().unwrap().role_arn = role(CUSTOMER, "new");
+    world.send(&update).await;
+    world.report(&report(&world.job(&role(CUSTOMER, "new")).await, Verdict::Held)).await;
+    assert_eq!(now(&world, &connection).await.state, ConnectionState::Verified);
+    let audited = world.audited(connection.tenant).await;
+    assert_eq!(audited.iter().filter(|action| *action == "connection.verified").count(), 2, "{audited:?}");
 }

@@ -495,3 +495,19 @@ async fn a_change_is_not_over_by_a_stack_that_was_not_proven_yet(#[case] kind: K
     world.report(&report(&joining, Verdict::Held)).await;
     assert_eq!(at().await, Some(RotationState::Finished));
 }
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_06_a_role_found_open_with_the_new_external_id_is_insecure_at_once(#[case] kind: Kind) {
+    let it = Rotating::new(kind).await;
+    let next = it.rotate().await.unwrap().external_id;
+    let open = Verdict::Failed { fault: Fault::OpenWithoutId };
+    let update = it.updated(&next, Some(&it.offer.external_id), open).await;
+    assert!(!it.succeeded(&update).await);
+    assert_eq!(it.now().await.state, ConnectionState::Insecure);
+    assert_eq!(it.granted().await, it.offer.external_id, "the new one is not taken over");
+    assert_eq!(it.world.bus.of::<ConnectionInsecure>().len(), 1);
+    assert_eq!(it.world.bus.of::<Grant>().last().unwrap().state, ConnectionState::Insecure);
+}

@@ -7,7 +7,7 @@ use contracts::{
     callback::RequestType,
     connection::{Connection, ConnectionState},
     enrollment::EnrollmentKind,
-    verification::{ConnectionsUsed, Used, Verdict, VerifyCause, VerifyConnection},
+    verification::{ConnectionsUsed, Fault, Used, Verdict, VerifyCause, VerifyConnection},
 };
 use rstest::rstest;
 use sea_orm::ConnectionTrait;
@@ -218,7 +218,7 @@ async fn stacks_are_never_kept_waiting_requests_are_and_the_schedule_keeps_its_s
 #[case::sqlite(Kind::Sqlite)]
 #[case::postgres(Kind::Postgres)]
 #[tokio::test(flavor = "multi_thread")]
-async fn an_update_overtakes_a_scheduled_probe_and_the_old_role_does_not_come_back(#[case] kind: Kind) {
+async fn a_late_report_of_the_old_role_does_not_bring_it_back(#[case] kind: Kind) {
     let (world, offer, connection) = connected(kind).await;
     world.registry.watch_round(connection.next_probe_at.unwrap()).await.unwrap();
     let [overtaken] = scheduled(&world).await.try_into().unwrap();
@@ -227,10 +227,51 @@ async fn an_update_overtakes_a_scheduled_probe_and_the_old_role_does_not_come_ba
     update.claims.as_mut().unwrap().role_arn = new_role.clone();
     assert_eq!(world.send(&update).await, Handled::Verifying);
     let job = world.job(&new_role).await;
-    assert_eq!(world.report(&report(&overtaken, Verdict::Held)).await, Reported::Late);
     assert_eq!(world.report(&report(&job, Verdict::Held)).await, Reported::Applied);
+    let open = Verdict::Failed { fault: Fault::OpenWithoutId };
+    assert_eq!(world.report(&report(&overtaken, open)).await, Reported::Applied);
     let after = now(&world, &connection).await;
     assert_eq!((after.state, after.role_arn), (ConnectionState::Verified, new_role));
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_06_updates_that_name_another_role_keep_nothing_from_being_probed(#[case] kind: Kind) {
+    let (world, offer, connection) = connected(kind).await;
+    let due = connection.next_probe_at.unwrap();
+    let mut update = later(&offer, &connection, RequestType::Update, "0a");
+    update.claims.as_mut().unwrap().role_arn = role(CUSTOMER, "other");
+    assert_eq!(world.send(&update).await, Handled::Verifying);
+    // The stack's own probe is under way, and the role that serves is probed all the same.
+    assert_eq!(world.registry.watch_state(due).await.unwrap().due, 1);
+    assert_eq!(world.registry.watch_round(due).await.unwrap().ordered, 1);
+    let [job] = scheduled(&world).await.try_into().unwrap();
+    assert_eq!(job.role_arn, connection.role_arn);
+    assert_eq!(world.registry.watch_round(due.plus(HOUR * 3)).await.unwrap(), Round::default());
+    // Another such Update does not take that probe's report away.
+    update.key.request_id = "again".to_owned();
+    assert_eq!(world.send(&update).await, Handled::Verifying);
+    let open = Verdict::Failed { fault: Fault::OpenWithoutId };
+    assert_eq!(world.report(&report(&job, open)).await, Reported::Applied);
+    assert_eq!(now(&world, &connection).await.state, ConnectionState::Insecure);
+}
+
+#[rstest]
+#[case::sqlite(Kind::Sqlite)]
+#[case::postgres(Kind::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_06_an_update_that_fails_brings_the_next_probe_forward(#[case] kind: Kind) {
+    let (world, offer, connection) = connected(kind).await;
+    let mut update = later(&offer, &connection, RequestType::Update, "0a");
+    update.claims.as_mut().unwrap().role_arn = role(CUSTOMER, "other");
+    world.send(&update).await;
+    let job = world.job(&role(CUSTOMER, "other")).await;
+    world.report(&report(&job, REFUSED)).await;
+    assert_eq!(world.registry.watch_round(Timestamp::now()).await.unwrap().ordered, 1);
+    let [job] = scheduled(&world).await.try_into().unwrap();
+    assert_eq!(job.role_arn, connection.role_arn);
 }
 
 #[rstest]
