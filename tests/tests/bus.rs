@@ -208,7 +208,6 @@ async fn answer_for_the_broker(bus: &Bus, claimed: Option<SealingKey>) {
     };
     let server = EndpointServer::start(bus, "role-chain-broker", "A rogue").await.expect("starts");
     let server = server.serve::<IssueCredentials, _, _>(answer).await.expect("serves");
-    bus.client().flush().await.expect("the subscription is at the server");
     tokio::spawn(server.run(tokio_util::sync::CancellationToken::new()));
 }
 

@@ -233,7 +233,11 @@ async fn a_job_asks_and_only_the_broker_answers() {
     let broker = server.connect(NatsUser::RoleChainBroker).await.expect("connects");
     let mut requests =
         broker.queue_subscribe("rolebridge.rpc.v1.credentials.issue.*.*.*", "broker".into()).await.expect("subscribes");
-    broker.flush().await.expect("flushed");
+    // Its own message comes back after the server has taken the subscription.
+    let itself = broker.new_inbox();
+    let mut back = broker.subscribe(itself.clone()).await.expect("subscribes");
+    broker.publish(itself, "".into()).await.expect("sent");
+    back.next().await.expect("the message to itself");
     let replies = broker.clone();
     tokio::spawn(async move {
         while let Some(request) = requests.next().await {

@@ -79,8 +79,6 @@ async fn serve(server: &NatsServer, broker: Broker, seed: SealSeed, claimed: Sea
         .unwrap();
     let token = CancellationToken::new();
     tokio::spawn(endpoints.run(token.clone()));
-    // The subscription is at the server before anybody asks.
-    served.client().flush().await.unwrap();
     token
 }
 

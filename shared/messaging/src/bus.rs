@@ -1,17 +1,22 @@
 //! A connection to NATS with what every service does over it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{
     Client,
     connection::State,
     jetstream::{self, context::CreateKeyValueErrorKind, kv},
 };
+use bytes::Bytes;
+use futures::StreamExt as _;
 
 use crate::{
     ConnectError, NatsConfig,
     connection::{Denials, Watcher},
 };
+
+/// How long the server may take to hand this connection its own message.
+const ROUND_TRIP: Duration = Duration::from_secs(10);
 
 /// A connection. Cheap to clone; all clones share it.
 #[derive(Debug, Clone)]
@@ -102,6 +107,24 @@ impl Bus {
                 .await
                 .map_err(|source| BusError::new("opening the bucket", name, source)),
             Err(error) => Err(BusError::new("making the bucket", name, error)),
+        }
+    }
+
+    /// Returns when the server has handled everything that this connection sent before. `flush` of the client only writes it to the socket.
+    ///
+    /// # Errors
+    /// When no answer comes within ten seconds: the connection is gone, or this user may not write to its own inbox.
+    pub async fn round_trip(&self) -> Result<(), BusError> {
+        let inbox = self.client.new_inbox();
+        let failed =
+            |source: std::io::Error| BusError::new("writing to this connection's own inbox", inbox.clone(), source);
+        let other = |source| failed(std::io::Error::other(source));
+        let mut back = self.client.subscribe(inbox.clone()).await.map_err(|source| other(source.to_string()))?;
+        self.client.publish(inbox.clone(), Bytes::new()).await.map_err(|source| other(source.to_string()))?;
+        match tokio::time::timeout(ROUND_TRIP, back.next()).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(failed(std::io::ErrorKind::ConnectionAborted.into())),
+            Err(_) => Err(failed(std::io::ErrorKind::TimedOut.into())),
         }
     }
 

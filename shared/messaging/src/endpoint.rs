@@ -67,6 +67,7 @@ pub struct EndpointServer {
     seconds: Histogram<f64>,
     endpoints: Vec<futures::future::BoxFuture<'static, Result<(), ServeError>>>,
     stop: CancellationToken,
+    bus: Bus,
 }
 
 impl std::fmt::Debug for EndpointServer {
@@ -99,10 +100,11 @@ impl EndpointServer {
                 .build(),
             endpoints: Vec::new(),
             stop: CancellationToken::new(),
+            bus: bus.clone(),
         })
     }
 
-    /// Adds `E`. A handler that panics answers `internal`; a request that is not of the contract answers `invalid-request`.
+    /// Adds `E`; when this returns, the server knows it, and requests for it come here. A handler that panics answers `internal`; a request that is not of the contract answers `invalid-request`.
     ///
     /// # Errors
     /// When the server refuses.
@@ -116,6 +118,7 @@ impl EndpointServer {
         let mut endpoint = endpoint.map_err(|source| {
             BusError::new("serving the endpoint", E::NAME, std::io::Error::other(source.to_string()))
         })?;
+        self.bus.round_trip().await?;
         let server = Arc::new(Server { handle, requests: self.requests.clone(), seconds: self.seconds.clone() });
         let stop = self.stop.clone();
         self.endpoints.push(Box::pin(async move {

@@ -50,7 +50,9 @@ impl Right {
             }
             Self::Ask(_) => "Asks.",
             Self::Discover => "Finds micro services.",
-            Self::Serve { .. } => "Serves, and answers discovery.",
+            Self::Serve { .. } => {
+                "Serves, and answers discovery; writes to itself, to know that the server has its subscriptions."
+            }
             Self::Keep(_) => "Keeps the streams that it writes to or reads.",
             Self::Consume { .. } => "Reads through its own durable consumers.",
             Self::Read(_) | Self::Get(_) => "Reads through consumers of its own naming.",
@@ -69,7 +71,8 @@ impl Right {
         match self {
             Self::Publish(subject) | Self::Replay(subject) | Self::Ask(subject) => vec![subject.clone()],
             Self::Discover => vec!["$SRV.>".to_owned()],
-            Self::Serve { .. } => Vec::new(),
+            // A message to itself comes back only after the server has taken every subscription that went before it.
+            Self::Serve { service, .. } => vec![format!("_INBOX_{service}.>")],
             Self::Keep(stream) => keep(stream.name()),
             Self::Consume { stream, durable } => {
                 let creates =
