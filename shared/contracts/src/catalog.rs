@@ -152,10 +152,14 @@ pub fn messages() -> Vec<MessageContract> {
         message::<revocation::RevocationReported>(),
         message::<credentials::CredentialsRotated>(),
         message::<credentials::CredentialsRevoked>(),
+        message::<credentials::CredentialsIssued>(),
+        message::<credentials::CredentialsDenied>(),
         message::<audit::AuditRecorded>(),
         message::<costs::IngestCosts>(),
         message::<costs::CostsIngested>(),
         message::<costs::CostsFailed>(),
+        message::<costs::CostsRestated>(),
+        message::<costs::CostsProgress>(),
     ]
 }
 

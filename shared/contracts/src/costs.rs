@@ -195,6 +195,67 @@ pub struct CostsFailed {
 message!(CostsFailed { type: "rolebridge.costs.failed.v1", subject: "rolebridge.events.v1.costs.failed.*.*", stream: CostsEvents,
     producer: "cost-ingestion", keys: [tenant, connection], summary: "An export could not be read; nothing of it was written." });
 
+/// What a period held, or holds now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PeriodTotals {
+    pub rows: u64,
+    pub totals: Vec<CostTotal>,
+}
+
+/// How much more or less a service costs after a restatement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ServiceDifference {
+    /// FOCUS `ServiceName`; `(other)` sums up what is not listed.
+    pub service: String,
+    pub currency: Currency,
+    /// Billed cost now less billed cost before; negative when it became cheaper.
+    pub billed: Amount,
+    /// The same of effective cost.
+    pub effective: Amount,
+}
+
+/// AWS rewrote a billing period that had been read before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CostsRestated {
+    pub tenant: TenantId,
+    pub connection: ConnectionId,
+    pub account: AccountId,
+    /// The export's name in the table's column `x_export`.
+    pub export: String,
+    pub period: BillingPeriod,
+    pub before: PeriodTotals,
+    pub now: PeriodTotals,
+    /// The services that differ, the greatest difference first: at most 200, the rest summed up.
+    pub by_service: Vec<ServiceDifference>,
+}
+
+message!(CostsRestated { type: "rolebridge.costs.restated.v1", subject: "rolebridge.events.v1.costs.restated.*.*", stream: CostsEvents,
+    producer: "cost-ingestion", keys: [tenant, connection], summary: "A billing period that had been read before was rewritten by AWS and read again; the difference by service." });
+
+/// How far reading a connection's costs is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CostsProgress {
+    pub tenant: TenantId,
+    pub connection: ConnectionId,
+    /// The export's name in the table's column `x_export`.
+    pub export: String,
+    /// The period that is being read, or was the last.
+    pub period: BillingPeriod,
+    /// Periods of this export that are done, of those that were found.
+    pub periods_done: u32,
+    pub periods: u32,
+    /// Rows read so far, of all its periods.
+    pub rows: u64,
+    /// Bytes of source files read so far, of those that are to be read.
+    pub bytes: u64,
+    pub bytes_total: u64,
+    /// 0 to 100, by bytes.
+    pub percent: u8,
+}
+
+message!(CostsProgress { type: "rolebridge.costs.progress.v1", subject: "rolebridge.events.v1.costs.progress.*.*", stream: CostsEvents,
+    producer: "cost-ingestion", keys: [tenant, connection], summary: "How far reading a connection's costs is; at most one a second of each export." });
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueryCostsRequest {

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
-    AccountId, ConnectionId, Region, RoleArn, SealedBox, SealingKey, TenantId, Timestamp,
+    AccountId, ConnectionId, ErrorCode, Region, RoleArn, SealedBox, SealingKey, TenantId, Timestamp,
     message::{endpoint, message},
 };
 
@@ -168,3 +168,56 @@ pub struct CredentialsRevoked {
 
 message!(CredentialsRevoked { type: "rolebridge.credentials.revoked.v1", subject: "rolebridge.events.v1.credentials.revoked.*", stream: CredentialsEvents,
     producer: "role-chain-broker", keys: [tenant], summary: "Sessions that a tenant's principal role began before an instant are denied." });
+
+/// Credentials were given out: a new session, or answers out of the cache, which are summed up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CredentialsIssued {
+    pub tenant: TenantId,
+    pub connection: ConnectionId,
+    pub purpose: Purpose,
+    pub account: AccountId,
+    /// Who asked, by its own word.
+    pub requester: String,
+    /// The NATS user whose private inbox was answered; absent where the reply went to no user's inbox. Who was answered, and no proof of who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The session's name, which stands in the CloudTrail of the customer's account.
+    pub session_name: String,
+    /// When the session ends, by AWS's clock.
+    pub expires_at: Timestamp,
+    /// Whether the session was begun for this requester: then `answers` is 1. Otherwise it was in the cache.
+    pub new_session: bool,
+    /// Answers from `from` to `until`: of one requester, for one connection and purpose, out of one session, within one minute.
+    pub answers: u64,
+    pub from: Timestamp,
+    pub until: Timestamp,
+}
+
+message!(CredentialsIssued { type: "rolebridge.credentials.issued.v1", subject: "rolebridge.events.v1.credentials.issued.*.*", stream: CredentialsEvents,
+    producer: "role-chain-broker", keys: [tenant, connection], summary: "Credentials were given out: of a new session, or so often out of the cache within a minute." });
+
+/// Credentials were asked for and refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CredentialsDenied {
+    pub tenant: TenantId,
+    pub connection: ConnectionId,
+    /// Absent when there is none of the name that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<Purpose>,
+    /// Who asked, by its own word; absent when the word had not the form of a requester.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requester: Option<String>,
+    /// As of [`CredentialsIssued::user`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    pub code: ErrorCode,
+    /// What the requester was told.
+    pub reason: String,
+    /// Refusals from `from` to `until`: 1, or more where the same answer was repeated out of memory within a minute.
+    pub answers: u64,
+    pub from: Timestamp,
+    pub until: Timestamp,
+}
+
+message!(CredentialsDenied { type: "rolebridge.credentials.denied.v1", subject: "rolebridge.events.v1.credentials.denied.*.*", stream: CredentialsEvents,
+    producer: "role-chain-broker", keys: [tenant, connection], summary: "Credentials were asked for and not given." });
