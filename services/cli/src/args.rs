@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use contracts::{
     AccountId, ConnectionId, EnrollmentId, Region, SealingKey, TenantId, audit::verify::Mark,
-    connection::ConnectionState, costs::BillingPeriod, credentials::Purpose,
+    connection::ConnectionState, credentials::Purpose,
 };
 use messaging::{Bus, NatsConfig};
 
@@ -75,8 +75,8 @@ pub(crate) enum Command {
     /// Short-lived credentials for one connection.
     #[command(subcommand)]
     Credentials(Credentials),
-    /// A tenant's costs by service.
-    Costs(Costs),
+    /// A tenant's costs: what they add up to, and how they come in.
+    Costs(crate::costs::Costs),
     /// What could not be handled, with the reason.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
@@ -277,20 +277,6 @@ pub(crate) struct Process {
     /// Seconds that the session should last, 900 to 3600.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) duration: Option<u32>,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Costs {
-    pub(crate) tenant: TenantId,
-    /// Only this connection.
-    #[arg(long)]
-    pub(crate) connection: Option<ConnectionId>,
-    /// Only this billing period, such as 2018-11.
-    #[arg(long)]
-    pub(crate) period: Option<BillingPeriod>,
-    /// The dearest so many services, 1 to 200.
-    #[arg(long)]
-    pub(crate) top: Option<u16>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -46,7 +46,7 @@ async fn run(args: Args) -> Result<(), CliError> {
         Command::Connections(command) => registry::connections(&bus, command, output).await,
         Command::Audit(command) => audit::run(&bus, command, output).await,
         Command::Credentials(command) => credentials::run(&bus, command).await,
-        Command::Costs(command) => costs::run(&bus, &command, output).await,
+        Command::Costs(command) => costs::run(&bus, command, output).await,
         Command::DeadLetters(command) => dead_letters::run(&bus, command, output).await,
         // Done above, without a bus.
         Command::Keys(_) | Command::Nats(_) => Ok(()),

@@ -1,20 +1,38 @@
-//! Costs by service, as a table.
+//! `rolebridge costs query`: costs by service, as a table.
 
 use std::time::Duration;
 
-use contracts::costs::{CostsByService, QueryCosts, QueryCostsRequest};
+use clap::Args as ClapArgs;
+use contracts::{
+    ConnectionId, TenantId,
+    costs::{BillingPeriod, CostsByService, QueryCosts, QueryCostsRequest},
+};
 use messaging::Bus;
 
 use crate::{
-    args::Costs,
     error::CliError,
     show::{Output, table},
 };
 
+/// What to add up.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Query {
+    tenant: TenantId,
+    /// Only this connection.
+    #[arg(long)]
+    connection: Option<ConnectionId>,
+    /// Only this billing period, such as 2026-11.
+    #[arg(long)]
+    period: Option<BillingPeriod>,
+    /// The dearest so many services; the rest is summed up.
+    #[arg(long)]
+    top: Option<u16>,
+}
+
 /// A query may read many files of the table.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(crate) async fn run(bus: &Bus, args: &Costs, output: Output) -> Result<(), CliError> {
+pub(crate) async fn run(bus: &Bus, args: &Query, output: Output) -> Result<(), CliError> {
     let request = QueryCostsRequest { connection: args.connection, period: args.period.clone(), top: args.top };
     let costs = bus.request::<QueryCosts>(QueryCosts::subject(args.tenant), &request, TIMEOUT).await?;
     if output.is_json() {

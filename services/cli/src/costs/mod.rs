@@ -1,0 +1,35 @@
+//! `rolebridge costs`: what a tenant's costs add up to, and how they come in.
+//!
+//! Each subcommand has a file of its own: its arguments, what it asks, how the answer is printed. Here is only the list of them.
+
+mod query;
+
+use clap::{Args as ClapArgs, Subcommand};
+use messaging::Bus;
+
+use crate::{error::CliError, show::Output};
+
+/// `rolebridge costs TENANT` is short for `rolebridge costs query TENANT`.
+#[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub(crate) struct Costs {
+    #[command(subcommand)]
+    command: Option<CostsCommand>,
+
+    #[command(flatten)]
+    query: Option<query::Query>,
+}
+
+#[derive(Debug, Subcommand)]
+enum CostsCommand {
+    /// Add up a tenant's costs; the word may be left out.
+    Query(query::Query),
+}
+
+pub(crate) async fn run(bus: &Bus, args: Costs, output: Output) -> Result<(), CliError> {
+    match (args.command, args.query) {
+        (Some(CostsCommand::Query(query)), _) | (None, Some(query)) => query::run(bus, &query, output).await,
+        // Neither: clap has shown the help.
+        (None, None) => Ok(()),
+    }
+}
