@@ -271,7 +271,7 @@ pub(crate) struct Process {
     /// The broker's public key (X...): answers sealed by another are refused.
     #[arg(long, env = "ROLEBRIDGE_SEALING_KEY", value_name = "KEY")]
     pub(crate) sealing_key: SealingKey,
-    /// Who asks, for the audit and the session name in CloudTrail.
+    /// Who asks, for the audit.
     #[arg(long, default_value = "rolebridge-cli")]
     pub(crate) requester: String,
     /// Seconds that the session should last, 900 to 3600.

@@ -336,7 +336,7 @@ pub mod tests {
                 external_id: &self.suspect.external_id,
                 session_policy: "{}",
                 duration: SessionDuration::LONGEST,
-                session_name: "job.cost-read",
+                session_name: "rolebridge.cost-read.0123456789ab",
                 region: &self.suspect.region,
             }
         }
@@ -375,7 +375,7 @@ pub mod tests {
             region: Box::leak(Box::new(fixture.suspect.region.clone())),
             session_policy: "{}",
             duration: SessionDuration::LONGEST,
-            session_name: "job.cost-read",
+            session_name: "rolebridge.cost-read.0123456789ab",
         }))
     }
 }

@@ -54,7 +54,7 @@ impl std::str::FromStr for Purpose {
 pub struct IssueRequest {
     /// The requester's public X25519 key: the answer is sealed to it.
     pub requester_key: SealingKey,
-    /// Who asks, for the audit and the session name: 2 to 32 characters of `[\w+=,.@-]`.
+    /// Who asks, for the audit: 2 to 32 characters of `[\w+=,.@-]`.
     pub requester: String,
     /// Seconds the session should last, 900 to 3,600; role chaining ends at 3,600, so more is clamped. 3,600 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -150,7 +150,7 @@ impl Issuer {
             let partition = grant.role_arn.partition();
             let ids = self.grants.external_ids(grant.tenant);
             let first_hop_policy = purpose::first_hop_policy(partition, &ids, &grant.external_id);
-            let session_name = check::session_name(&wish.requester, purpose);
+            let session_name = check::session_name(purpose);
             let hop = SecondHop {
                 role: &grant.role_arn,
                 external_id: &grant.external_id,

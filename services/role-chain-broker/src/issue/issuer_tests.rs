@@ -85,7 +85,7 @@ async fn the_first_hop_is_bound_to_the_tenants_ids_and_the_second_to_the_purpose
     let second = calls[1].session_policy.as_ref().unwrap();
     assert!(second.contains("s3:GetObject") && !second.contains("sts:"));
     assert_eq!(calls[1].external_id.as_ref(), Some(&bench.grant.external_id));
-    assert!(calls[1].session_name.starts_with("job.cost-read."));
+    assert!(calls[1].session_name.starts_with("rolebridge.cost-read."));
     assert!(calls[0].by.starts_with("AKIA") && calls[1].by.starts_with("ASIA-111111111111"));
 }
 

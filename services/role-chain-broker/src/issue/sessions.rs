@@ -1,7 +1,7 @@
 //! Credentials that were issued and are still good, in memory alone.
 //!
 //! The key holds everything that makes a session another one and nothing that changes per request, so that a thousand who ask at once share
-//! one chain. Who asked is not in it: see `check::session_name`.
+//! one chain. Who asked is not in it, nor in the session's name (`check::session_name`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -133,7 +133,7 @@ mod tests {
             issued_at: Timestamp::now(),
             expires_at: Timestamp::now().plus(Duration::from_secs(seconds)),
         };
-        Issued { session, session_name: "job.cost-read".to_owned() }
+        Issued { session, session_name: "rolebridge.cost-read.0123456789ab".to_owned() }
     }
 
     fn key(grant: &Grant) -> SessionKey {
