@@ -7,7 +7,7 @@
     reason = "helpers of tests, where a panic is the verdict"
 )]
 
-use client::{Client, IssueError};
+use client::{Client, IssueError, Pinned};
 use contracts::{
     ConnectionId, ErrorCode, ErrorReply, SealingKey, TenantId, Timestamp,
     credentials::{IssueCredentials, IssuedCredentials, Purpose, SealedCredentials, SecretText},
@@ -29,6 +29,13 @@ enum Broker {
     /// Gives credentials of another connection than was asked for.
     Mixed,
     Refusing,
+}
+
+/// As a later version may: with fields that the contract of today does not know, outside the box and in it.
+fn of_a_later_version(contents: &impl serde::Serialize) -> serde_json::Value {
+    let mut value = serde_json::to_value(contents).unwrap();
+    value.as_object_mut().unwrap().insert("field_of_later".to_owned(), serde_json::json!({ "a": [1] }));
+    value
 }
 
 fn answer(
@@ -61,7 +68,9 @@ fn answer(
         region: "eu-central-1".parse().unwrap(),
         expires_at,
         broker_key: claimed.clone(),
-        sealed: seed.seal(&call.request.requester_key, &serde_json::to_vec(&inside).unwrap()).unwrap(),
+        sealed: seed
+            .seal(&call.request.requester_key, &serde_json::to_vec(&of_a_later_version(&inside)).unwrap())
+            .unwrap(),
     })
 }
 
@@ -82,7 +91,7 @@ async fn serve(server: &NatsServer, broker: Broker, seed: SealSeed, claimed: Sea
     token
 }
 
-async fn ask(server: &NatsServer, pinned: SealingKey) -> Result<SealedCredentials, IssueError> {
+async fn ask(server: &NatsServer, pinned: impl Into<Pinned>) -> Result<SealedCredentials, IssueError> {
     let client = Client::new(bus(server, NatsUser::Job).await, pinned, "a-job").unwrap();
     client.issue(TenantId::new(), ConnectionId::new(), Purpose::CostRead).await.map(|(_, credentials)| credentials)
 }
@@ -132,4 +141,33 @@ async fn the_brokers_own_refusal_comes_through() {
     let _stop = serve(&server, Broker::Refusing, seed, key.clone()).await;
     let Err(IssueError::Request(error)) = ask(&server, key).await else { unreachable!("it was not refused") };
     assert_eq!(error.refusal().unwrap().code, ErrorCode::NotVerified);
+}
+
+#[tokio::test]
+async fn while_the_brokers_key_is_changed_both_are_believed() {
+    let (server, seed) = (server().await, SealSeed::generate().unwrap());
+    let (old, new) = (SealSeed::generate().unwrap().public().clone(), seed.public().clone());
+    let _stop = serve(&server, Broker::Honest, seed, new.clone()).await;
+    let both = Pinned::from(old.clone()).and(new);
+    assert_eq!(ask(&server, both).await.unwrap().secret_access_key.expose(), "secret");
+    let Err(error) = ask(&server, Pinned::all([old.clone()]).unwrap()).await else { unreachable!("it was believed") };
+    assert!(matches!(error, IssueError::OtherBroker { .. }) && error.to_string().contains(old.as_str()), "{error}");
+}
+
+#[tokio::test]
+async fn fields_of_a_later_version_are_passed_over() {
+    let session = IssuedCredentials {
+        tenant: TenantId::new(),
+        connection: ConnectionId::new(),
+        purpose: Purpose::CostRead,
+        account: "222222222222".parse().unwrap(),
+        role_arn: "arn:aws:iam::222222222222:role/rolebridge/rolebridge-a".parse().unwrap(),
+        region: "eu-central-1".parse().unwrap(),
+        expires_at: Timestamp::now(),
+        broker_key: SealSeed::generate().unwrap().public().clone(),
+        sealed: contracts::SealedBox::from_bytes(b"box"),
+    };
+    // In the box they are in every other test of this file.
+    let read: IssuedCredentials = serde_json::from_value(of_a_later_version(&session)).unwrap();
+    assert_eq!(read, session);
 }
