@@ -24,6 +24,8 @@ const CLEAR_OF_DENIED: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// First hops kept; the least used give way. One is some 2 KB.
 const MOST_FIRST_HOPS: u64 = 10_000;
+/// The canary's word on one way of calling: a warm one costs nothing.
+const CANARY_KEPT: Duration = Duration::from_secs(120);
 const PROBE_SESSION: &str = "rolebridge.probe";
 
 /// Which of the two calls.
@@ -76,6 +78,10 @@ pub struct Chain {
     /// Tries once: the inquiry decides about the next try.
     probing: Arc<dyn Sts>,
     first_hops: Cache<FirstHop, Arc<Session>>,
+    /// A role of ours that lets in every principal of ours.
+    canary: RoleArn,
+    /// Ways of calling that the canary was seen to let in: whose, with an external ID or without, and by which region's STS.
+    let_out: Cache<(TenantId, bool, Region), ()>,
     /// Has a principal looked at that does not work.
     alarms: Option<Orders>,
 }
@@ -90,9 +96,10 @@ impl Expiry<FirstHop, Arc<Session>> for UntilSpent {
 
 impl Chain {
     #[must_use]
-    pub fn new(principals: Principals, issuing: Arc<dyn Sts>, probing: Arc<dyn Sts>) -> Self {
+    pub fn new(principals: Principals, issuing: Arc<dyn Sts>, probing: Arc<dyn Sts>, canary: RoleArn) -> Self {
         let first_hops = Cache::builder().max_capacity(MOST_FIRST_HOPS).expire_after(UntilSpent).build();
-        Self { principals, issuing, probing, first_hops, alarms: None }
+        let let_out = Cache::builder().max_capacity(MOST_FIRST_HOPS).time_to_live(CANARY_KEPT).build();
+        Self { principals, issuing, probing, first_hops, canary, let_out, alarms: None }
     }
 
     /// A first hop that AWS refuses has the principal looked at.
@@ -137,6 +144,26 @@ impl Chain {
         region: &Region,
     ) -> Result<Answer<Session>, ChainError> {
         self.unbound(tenant, role, external_id, DENY_ALL, region).await
+    }
+
+    /// Whether our own side lets a call out that is sent the same way: by the same first hop, with a random external ID or without any. A refusal
+    /// by a customer's role says something about that role only then. Kept for two minutes.
+    ///
+    /// Cancel: may be dropped. Failure: not seen, which is told in the log.
+    pub async fn lets_out(&self, tenant: TenantId, with_id: bool, region: &Region) -> bool {
+        let random = with_id.then(ExternalId::generate);
+        let ask = async { self.probe(tenant, &self.canary, random.as_ref(), region).await.map(drop) };
+        let seen = self.let_out.try_get_with((tenant, with_id, region.clone()), ask).await;
+        if let Err(error) = &seen {
+            let cause = std::error::Error::source(&**error).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(%tenant, with_id, canary = %self.canary, cause, "a refusal is not believed, for our own canary role did not let the same call in: see that the role stands and that no policy of this account or its organization denies sts:AssumeRole (or asks for sts:ExternalId)");
+            if let (Some(orders), ChainError::Sts { failure, .. }) = (&self.alarms, &**error)
+                && failure.kind == FailureKind::Refused
+            {
+                orders.doubt(tenant);
+            }
+        }
+        seen.is_ok()
     }
 
     /// A session in the customer's role for looking at it, with what the session policy leaves; never issued to anybody.
@@ -307,6 +334,7 @@ pub mod tests {
         pub metrics: Metrics,
         pub suspect: Suspect,
         pub principal_role: RoleArn,
+        pub canary: RoleArn,
     }
 
     pub async fn fixture(sts: FakeSts) -> Fixture {
@@ -321,12 +349,14 @@ pub mod tests {
             region: Region::parse("eu-central-1").unwrap(),
             role,
         };
+        let canary = RoleArn::parse("arn:aws:iam::111111111111:role/rolebridge/rolebridge-canary").unwrap();
+        let sts = sts.role(&canary, Trust::Anyone);
         let sts = Arc::new(
             sts.role(&principal_role, Trust::Anyone).role(&suspect.role, Trust::Id(suspect.external_id.clone())),
         );
-        let chain = Arc::new(Chain::new(principals, sts.clone(), sts.clone()));
+        let chain = Arc::new(Chain::new(principals, sts.clone(), sts.clone(), canary.clone()));
         let metrics = Metrics::new(&opentelemetry::global::meter("test"));
-        Fixture { sts, chain, metrics, suspect, principal_role }
+        Fixture { sts, chain, metrics, suspect, principal_role, canary }
     }
 
     impl Fixture {

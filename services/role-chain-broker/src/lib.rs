@@ -68,6 +68,8 @@ pub enum RunError {
     Reads(#[source] UnusableHttp),
     #[error("health and metrics cannot be served")]
     Http(#[source] HttpError),
+    #[error("account and partition make no ARN: check ROLEBRIDGE_PROVIDER_ACCOUNT")]
+    Canary(#[source] contracts::ParseIdentityError),
     #[error("the broker had to end")]
     Runtime(#[source] RuntimeError),
 }
@@ -92,6 +94,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     let http = HttpServer::bind(&config.http).await.map_err(RunError::Http)?;
     let seal = SealSeed::from_file(&config.broker.seal_seed_file).map_err(RunError::Seal)?;
     let (sdk, layout) = aws(&config.broker).await?;
+    let canary = layout.canary().map_err(RunError::Canary)?;
     let wrapper = wrapper(&config.broker, &sdk)?;
     let bus = Bus::connect(&config.nats, "role-chain-broker").await.map_err(RunError::Connect)?;
     for stream in STREAMS {
@@ -124,7 +127,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
         holder: uuid::Uuid::now_v7(),
     });
     let (orders, ordered) = principal::orders();
-    let chain = Arc::new(Chain::new(principals, sts(ISSUING), probing).alarming(orders));
+    let chain = Arc::new(Chain::new(principals, sts(ISSUING), probing, canary).alarming(orders));
     let prober = Arc::new(Prober::new(chain.clone(), metrics.clone()));
     let looker = Looker {
         chain: chain.clone(),
@@ -153,6 +156,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     tasks.spawn("nats health", watch_nats(bus.clone(), health.part("nats"), tasks.token()));
     tasks.spawn("grants", grants.follow(health.part("grants"), tasks.token()));
     tasks.spawn("evictions", evict(sessions, withdrawn, tasks.token()));
+    tasks.spawn("canary", principal::keep_canary(maker.clone(), tasks.token()));
     tasks.spawn("stranger", principal::keep_stranger(maker.clone(), tasks.token()));
     tasks.spawn(
         "principals",

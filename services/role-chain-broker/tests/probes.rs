@@ -137,6 +137,36 @@ async fn a_retired_id_must_be_refused_in_the_end() {
     }
 }
 
+/// Our own role refuses calls without an external ID, or all of them: neither is the customer's word, and the next look mends it.
+#[tokio::test]
+async fn attack_04_what_our_own_role_refuses_is_not_the_customers_refusal() {
+    let mut world = world().await;
+    let id = ExternalId::generate();
+    let if_given = json!({ "StringEqualsIfExists": { "sts:ExternalId": id.as_str() } });
+    let allow = json!({ "Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "arn:aws:iam::*:role/rolebridge/rolebridge-*" });
+    let mut with_an_id = allow.clone();
+    with_an_id["Condition"] = json!({ "Null": { "sts:ExternalId": "false" } });
+    let mut denied = allow;
+    denied["Effect"] = json!("Deny");
+    for (ours, condition, right) in
+        [(with_an_id, if_given, failed(Fault::OpenWithoutId)), (denied, only_with(&id), Verdict::Held)]
+    {
+        let tenant = world.tenant().await;
+        let role = world.role(&tenant.role, condition).await;
+        let policy = json!({ "Version": "2012-10-17", "Statement": [ours] }).to_string();
+        let put = world.iam("111111111111").put_role_policy().role_name(tenant.role.name());
+        put.policy_name("rolebridge-chain").policy_document(policy).send().await.unwrap();
+        let mut job = verify_job(tenant.id, &role, &id);
+        job.deadline = Timestamp::now().plus(Duration::from_secs(8));
+        let report = world.verify_as(job).await;
+        assert!([right, Verdict::Indeterminate].contains(&report.verdict), "{:?}", report.evidence);
+        let unheard = |seen: &ProbeEvidence| {
+            seen.outcome == ProbeOutcome::Indeterminate && seen.error_code.as_deref() == Some("AccessDenied")
+        };
+        assert!(report.evidence.iter().any(unheard), "it met our own refusal: {:?}", report.evidence);
+    }
+}
+
 /// A role, the trouble that its probes meet, and the job.
 async fn in_trouble(world: &World, way: &Way, tenant: &common::Tenant) -> HashMap<JobId, (String, Retry)> {
     let mut jobs = HashMap::new();

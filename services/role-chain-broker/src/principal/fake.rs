@@ -203,7 +203,9 @@ impl Iam for FakeIam {
     ) -> Result<(), Failure> {
         let arn = RoleArn::new(&self.layout.partition, &self.layout.account, path, name).unwrap();
         self.step(|world| {
-            if !world.users.values().any(|user| trust.to_string().contains(user.arn.as_str())) {
+            if !trust.to_string().contains(":root")
+                && !world.users.values().any(|user| trust.to_string().contains(user.arn.as_str()))
+            {
                 return Err(other("MalformedPolicyDocument"));
             }
             world.roles_made += 1;

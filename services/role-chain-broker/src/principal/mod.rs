@@ -2,6 +2,7 @@
 //!
 //! - `maker` makes one, step by step, each step reading first: it may be stopped anywhere and begun again.
 //! - `stranger` is one principal of our own that no tenant has, for a probe.
+//! - `canary` is one role of our own that lets our principals in, for the probes.
 //! - `rotation` changes its access key; `drift` compares it with what it must be; `keeper` does both for every principal, when `rounds` says.
 //! - `revoke` denies what it has begun, and removes it.
 //! - `policy` says what user and role may do; `record` is what is stored; `iam`, `store` and `herald` are the doors to AWS and NATS.
@@ -9,6 +10,7 @@
 //!
 //! What must not live here: customers' roles, STS.
 
+mod canary;
 mod consumer;
 mod drift;
 #[cfg(test)]
@@ -35,6 +37,7 @@ use crate::{
     wrap::{KeyWrapper, WrapError},
 };
 
+pub use canary::keep as keep_canary;
 pub use consumer::{consumer, router};
 pub use keeper::{Keeper, whole};
 pub use maker::{MakeError, Maker};

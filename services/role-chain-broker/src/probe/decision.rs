@@ -20,10 +20,21 @@ pub enum Seen {
     LetIn,
     /// The session belongs to another account. Only [`Probe::CallerIdentity`] sees this.
     OtherAccount,
-    /// `AccessDenied` by the customer's role.
+    /// `AccessDenied` by the customer's role: our own side lets such a call out.
     Refused,
     /// Everything else: proves nothing.
     Unclear,
+}
+
+impl Seen {
+    /// What a refusal is worth: the customer's only if our own side was seen to let such a call out, else it may be ours and proves nothing.
+    #[must_use]
+    pub const fn weighed(self, let_out: bool) -> Self {
+        match self {
+            Self::Refused if !let_out => Self::Unclear,
+            _ => self,
+        }
+    }
 }
 
 /// How long an inquiry may take, from its beginning.

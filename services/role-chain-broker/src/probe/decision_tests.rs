@@ -172,6 +172,25 @@ proptest! {
         }
     }
 
+    /// Where our side was never seen to let a call out, no refusal makes a verdict; and where it was now and then, no more than those do.
+    #[test]
+    fn a_refusal_of_our_own_side_never_decides(
+        answers in prop::collection::vec((any_seen(), any::<bool>()), 0..60), retired in any::<bool>(),
+    ) {
+        let weighed = |let_out: fn(bool) -> bool| -> Vec<Seen> {
+            answers.iter().map(|(seen, out)| seen.weighed(let_out(*out))).collect()
+        };
+        let never = judge_all(&weighed(|_| false), retired);
+        let believed = [Verdict::Held, Verdict::Failed { fault: Fault::Refused }];
+        prop_assert!(!believed.contains(&never));
+        let refusals = answers.iter().filter(|(seen, out)| *seen == Refused && *out).count();
+        match judge_all(&weighed(|out| out), retired) {
+            Verdict::Held => prop_assert!(refusals >= 2 + usize::from(retired)),
+            Verdict::Failed { fault: Fault::Refused } => prop_assert!(refusals >= 1),
+            _ => {}
+        }
+    }
+
     #[test]
     fn it_always_ends_at_the_deadline(answers in prop::collection::vec(any_seen(), 0..40)) {
         let mut inquiry = Inquiry::new(LIMITS, false);

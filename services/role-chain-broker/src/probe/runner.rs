@@ -167,9 +167,11 @@ impl Prober {
         match self.chain.probe(by, &suspect.role, id, &suspect.region).await {
             Ok(answer) => Ok(let_in(probe, answer)),
             Err(ChainError::Principal(error)) => Err(error),
-            // Only the customer's role can refuse. A refusal of the first hop is ours: a principal that has not settled, or drifted.
+            // Only the customer's role can refuse. A refusal of the first hop is ours: a principal that has not settled, or drifted. And one of the
+            // second may be: our own policies are asked first.
             Err(ChainError::Sts { hop: Hop::Customer, failure }) if failure.kind == FailureKind::Refused => {
-                Ok(said_no(probe, Seen::Refused, &failure))
+                let let_out = self.chain.lets_out(by, id.is_some(), &suspect.region).await;
+                Ok(said_no(probe, Seen::Refused.weighed(let_out), &failure))
             }
             Err(ChainError::Sts { failure, .. }) => Ok(said_no(probe, Seen::Unclear, &failure)),
         }

@@ -31,7 +31,7 @@ async fn the_right_trust_holds_with_evidence_of_four() {
     );
     // The session that probes carries no condition on the external ID: a refusal must be the customer's.
     let calls = fixture.sts.calls();
-    let first_hop: Vec<_> = calls.iter().filter(|call| call.role != fixture.suspect.role).collect();
+    let first_hop: Vec<_> = calls.iter().filter(|call| call.role == fixture.principal_role).collect();
     assert_eq!(first_hop.len(), 1);
     assert!(first_hop[0].session_policy.as_ref().is_none_or(|policy| !policy.contains("ExternalId")));
     assert_ne!(calls.last().unwrap().external_id.as_ref(), Some(&fixture.suspect.external_id));
@@ -80,6 +80,32 @@ async fn a_refused_first_hop_is_never_the_customers_fault() {
     let prober = Prober::new(fixture.chain.clone(), fixture.metrics.clone());
     let outcome = prober.run(&fixture.suspect, LIMITS).await.unwrap();
     assert_eq!(outcome.verdict, Verdict::Indeterminate);
+}
+
+/// A policy above the account that denies calls without an external ID: what it refuses says nothing about the customer's role.
+#[tokio::test(start_paused = true)]
+async fn attack_04_a_refusal_by_our_own_side_never_makes_an_open_role_held() {
+    for trust in [Trust::IdIfGiven as fn(ExternalId) -> Trust, Trust::Id] {
+        let (outcome, fixture) = verdict(FakeSts { denies_without_id: true, ..FakeSts::default() }, trust).await;
+        assert_eq!(outcome.verdict, Verdict::Indeterminate);
+        assert!(outcome.evidence.iter().all(|seen| seen.outcome != ProbeOutcome::Refused), "{:?}", outcome.evidence);
+        assert!(fixture.sts.calls().iter().any(|call| call.role == fixture.canary && call.external_id.is_none()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_our_own_side_refuses_is_not_the_customers_fault() {
+    let fixture = fixture(FakeSts::default()).await;
+    let prober = Prober::new(fixture.chain.clone(), fixture.metrics.clone());
+    for role in [&fixture.canary, &fixture.suspect.role] {
+        fixture.sts.set(role, Trust::Nobody);
+    }
+    assert_eq!(prober.run(&fixture.suspect, LIMITS).await.unwrap().verdict, Verdict::Indeterminate);
+    assert_eq!(prober.still_lets_in(&fixture.suspect).await.unwrap().0, Seen::Unclear);
+    fixture.sts.set(&fixture.canary, Trust::Anyone);
+    assert_eq!(prober.run(&fixture.suspect, LIMITS).await.unwrap().verdict, Verdict::Failed { fault: Fault::Refused });
+    let asked = fixture.sts.calls().iter().rev().take_while(|call| call.role != fixture.canary).count();
+    assert!(asked > 1, "a warm canary is not asked again");
 }
 
 #[test]
