@@ -24,8 +24,6 @@ const CLEAR_OF_DENIED: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// First hops kept; the least used give way. One is some 2 KB.
 const MOST_FIRST_HOPS: u64 = 10_000;
-/// The canary's word on one way of calling: a warm one costs nothing.
-const CANARY_KEPT: Duration = Duration::from_secs(120);
 const PROBE_SESSION: &str = "rolebridge.probe";
 
 /// Which of the two calls.
@@ -78,10 +76,6 @@ pub struct Chain {
     /// Tries once: the inquiry decides about the next try.
     probing: Arc<dyn Sts>,
     first_hops: Cache<FirstHop, Arc<Session>>,
-    /// A role of ours that lets in every principal of ours.
-    canary: RoleArn,
-    /// Ways of calling that the canary was seen to let in: whose, with an external ID or without, and by which region's STS.
-    let_out: Cache<(TenantId, bool, Region), ()>,
     /// Has a principal looked at that does not work.
     alarms: Option<Orders>,
 }
@@ -96,16 +90,22 @@ impl Expiry<FirstHop, Arc<Session>> for UntilSpent {
 
 impl Chain {
     #[must_use]
-    pub fn new(principals: Principals, issuing: Arc<dyn Sts>, probing: Arc<dyn Sts>, canary: RoleArn) -> Self {
+    pub fn new(principals: Principals, issuing: Arc<dyn Sts>, probing: Arc<dyn Sts>) -> Self {
         let first_hops = Cache::builder().max_capacity(MOST_FIRST_HOPS).expire_after(UntilSpent).build();
-        let let_out = Cache::builder().max_capacity(MOST_FIRST_HOPS).time_to_live(CANARY_KEPT).build();
-        Self { principals, issuing, probing, first_hops, canary, let_out, alarms: None }
+        Self { principals, issuing, probing, first_hops, alarms: None }
     }
 
     /// A first hop that AWS refuses has the principal looked at.
     #[must_use]
     pub fn alarming(self, orders: Orders) -> Self {
         Self { alarms: Some(orders), ..self }
+    }
+
+    /// Has the tenant's principal looked at: somebody has a reason to doubt it.
+    pub fn doubt(&self, tenant: TenantId) {
+        if let Some(orders) = &self.alarms {
+            orders.doubt(tenant);
+        }
     }
 
     /// A session in the customer's role, for a purpose. `first_hop_policy` binds the first hop to the tenant's external IDs.
@@ -144,26 +144,6 @@ impl Chain {
         region: &Region,
     ) -> Result<Answer<Session>, ChainError> {
         self.unbound(tenant, role, external_id, DENY_ALL, region).await
-    }
-
-    /// Whether our own side lets a call out that is sent the same way: by the same first hop, with a random external ID or without any. A refusal
-    /// by a customer's role says something about that role only then. Kept for two minutes.
-    ///
-    /// Cancel: may be dropped. Failure: not seen, which is told in the log.
-    pub async fn lets_out(&self, tenant: TenantId, with_id: bool, region: &Region) -> bool {
-        let random = with_id.then(ExternalId::generate);
-        let ask = async { self.probe(tenant, &self.canary, random.as_ref(), region).await.map(drop) };
-        let seen = self.let_out.try_get_with((tenant, with_id, region.clone()), ask).await;
-        if let Err(error) = &seen {
-            let cause = std::error::Error::source(&**error).map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(%tenant, with_id, canary = %self.canary, cause, "a refusal is not believed, for our own canary role did not let the same call in: see that the role stands and that no policy of this account or its organization denies sts:AssumeRole (or asks for sts:ExternalId)");
-            if let (Some(orders), ChainError::Sts { failure, .. }) = (&self.alarms, &**error)
-                && failure.kind == FailureKind::Refused
-            {
-                orders.doubt(tenant);
-            }
-        }
-        seen.is_ok()
     }
 
     /// A session in the customer's role for looking at it, with what the session policy leaves; never issued to anybody.
@@ -279,10 +259,8 @@ impl Chain {
             };
             let answer = sts.assume_role(&principal.keys, &call).await;
             answer.map(|answer| Arc::new(answer.value)).map_err(|failure| {
-                if let Some(orders) = &self.alarms
-                    && !matches!(failure.kind, FailureKind::Indeterminate(_))
-                {
-                    orders.doubt(key.tenant);
+                if !matches!(failure.kind, FailureKind::Indeterminate(_)) {
+                    self.doubt(key.tenant);
                 }
                 ChainError::Sts { hop: Hop::Principal, failure }
             })
@@ -323,7 +301,7 @@ pub mod tests {
     use crate::{
         metrics::Metrics,
         principal::fake::ready_principal,
-        probe::Suspect,
+        probe::{Prober, Suspect},
         sts::fake::{FakeSts, Trust},
     };
 
@@ -354,12 +332,16 @@ pub mod tests {
         let sts = Arc::new(
             sts.role(&principal_role, Trust::Anyone).role(&suspect.role, Trust::Id(suspect.external_id.clone())),
         );
-        let chain = Arc::new(Chain::new(principals, sts.clone(), sts.clone(), canary.clone()));
+        let chain = Arc::new(Chain::new(principals, sts.clone(), sts.clone()));
         let metrics = Metrics::new(&opentelemetry::global::meter("test"));
         Fixture { sts, chain, metrics, suspect, principal_role, canary }
     }
 
     impl Fixture {
+        pub fn prober(&self) -> Prober {
+            Prober::new(self.chain.clone(), self.canary.clone(), self.metrics.clone())
+        }
+
         pub fn second_hop(&self) -> SecondHop<'_> {
             SecondHop {
                 role: &self.suspect.role,

@@ -127,8 +127,8 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
         holder: uuid::Uuid::now_v7(),
     });
     let (orders, ordered) = principal::orders();
-    let chain = Arc::new(Chain::new(principals, sts(ISSUING), probing, canary).alarming(orders));
-    let prober = Arc::new(Prober::new(chain.clone(), metrics.clone()));
+    let chain = Arc::new(Chain::new(principals, sts(ISSUING), probing).alarming(orders));
+    let prober = Arc::new(Prober::new(chain.clone(), canary, metrics.clone()));
     let looker = Looker {
         chain: chain.clone(),
         own_role: Arc::new(RealOwnRole::new(sdk.clone(), PROBING)),

@@ -19,6 +19,7 @@ pub struct Metrics {
     cache: Counter<u64>,
     sts: Counter<u64>,
     probes: Counter<u64>,
+    refusals: Counter<u64>,
     purposes: Counter<u64>,
     rotations: Counter<u64>,
     drifts: Counter<u64>,
@@ -46,6 +47,10 @@ impl Metrics {
             probes: meter
                 .u64_counter("rolebridge_probes")
                 .with_description("Probes of customer roles by outcome")
+                .build(),
+            refusals: meter
+                .u64_counter("rolebridge_probe_refusals")
+                .with_description("Refusals that probes met, by whether our own side was seen to let the same call out")
                 .build(),
             purposes: meter
                 .u64_counter("rolebridge_purpose_checks")
@@ -132,6 +137,11 @@ impl Metrics {
             ProbeOutcome::Indeterminate => "indeterminate",
         };
         self.probes.add(1, &[KeyValue::new("probe", probe), KeyValue::new("outcome", outcome)]);
+    }
+
+    /// One that is not believed may be a policy's of our own.
+    pub fn refusal(&self, believed: bool) {
+        self.refusals.add(1, &[KeyValue::new("believed", believed)]);
     }
 
     pub fn purpose_check(&self, seen: &PurposeEvidence) {

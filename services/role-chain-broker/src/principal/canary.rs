@@ -1,8 +1,7 @@
 //! The canary: one role of our own that lets in every principal of the provider's account and may do nothing. What refuses there is our own side.
 //!
-//! With it a probe sees whether our side lets a call out at all (without an external ID, with a random one) before it believes that a
-//! customer's role refused. It bears a name and a path that principals may assume, as customers' roles do. What must not live here: when it is
-//! asked.
+//! With it a probe sees whether our side lets a call out at all before it believes that a customer's role refused. It bears a name and a path
+//! that principals may assume, as customers' roles do. What must not live here: when it is asked (`probe::own_side`).
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -14,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{MakeError, Maker, STRANGER, iam::Half, maker::iam, policy::Layout};
 
 const NAME: &str = "rolebridge-canary";
-/// That of customers' roles, wherever principals live.
+/// That of customers' roles, wherever principals live: role policies and the boundary let principals assume nothing else.
 const PATH: &str = "/rolebridge/";
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -121,14 +120,15 @@ mod tests {
         let maker = &bench.maker;
         for _ in 0..2 {
             make(maker).await.unwrap();
-            let world = bench.world();
-            assert_eq!((world.users.len(), world.roles.len(), world.roles_made), (0, 1, 1));
-            let role = world.roles[NAME].clone();
+            let (users, roles, made, role) = {
+                let world = bench.world();
+                (world.users.len(), world.roles.len(), world.roles_made, world.roles[NAME].clone())
+            };
+            assert_eq!((users, roles, made), (0, 1, 1));
             assert_eq!(role.arn, maker.layout.canary().unwrap());
             assert_eq!(role.trust, Some(maker.layout.canary_trust()));
             assert_eq!(role.boundary, maker.layout.boundary);
             assert!(!role.trust.unwrap().to_string().contains("Condition"));
-            drop(world);
             maker.iam.set_trust(NAME, &json!({})).await.unwrap();
             maker.iam.put_policy(Half::Role, NAME, "theirs", &json!({})).await.unwrap();
         }

@@ -11,7 +11,7 @@ use contracts::verification::{Fault, Probe, Verdict};
 
 /// A success vouches for refusals that come within this time after it. Later ones may only mean that the role was taken away meanwhile, so
 /// the right ID must let us in again. Without trouble all probes together take well under a second.
-const VOUCHES_FOR: Duration = Duration::from_secs(10);
+pub(super) const VOUCHES_FOR: Duration = Duration::from_secs(10);
 
 /// What the answer to a probe was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

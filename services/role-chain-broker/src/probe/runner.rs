@@ -11,7 +11,7 @@ use contracts::{
 use tokio::time::Instant;
 use tracing::{Instrument as _, field};
 
-use super::{Inquiry, Limits, Next, Seen};
+use super::{Inquiry, Limits, Next, Seen, own_side::OwnSide};
 use crate::{
     chain::{Chain, ChainError, Hop},
     metrics::Metrics,
@@ -56,6 +56,7 @@ pub struct Outcome {
 #[derive(Clone)]
 pub struct Prober {
     chain: Arc<Chain>,
+    own_side: Arc<OwnSide>,
     metrics: Metrics,
 }
 
@@ -67,9 +68,11 @@ struct Reply {
 }
 
 impl Prober {
+    /// `canary` is a role of our own that lets in every principal of ours.
     #[must_use]
-    pub fn new(chain: Arc<Chain>, metrics: Metrics) -> Self {
-        Self { chain, metrics }
+    pub fn new(chain: Arc<Chain>, canary: RoleArn, metrics: Metrics) -> Self {
+        let own_side = Arc::new(OwnSide::new(chain.clone(), canary));
+        Self { chain, own_side, metrics }
     }
 
     /// Probes until there is a verdict or the deadline has passed.
@@ -170,7 +173,8 @@ impl Prober {
             // Only the customer's role can refuse. A refusal of the first hop is ours: a principal that has not settled, or drifted. And one of the
             // second may be: our own policies are asked first.
             Err(ChainError::Sts { hop: Hop::Customer, failure }) if failure.kind == FailureKind::Refused => {
-                let let_out = self.chain.lets_out(by, id.is_some(), &suspect.region).await;
+                let let_out = self.own_side.lets_out(by, id, &suspect.region).await;
+                self.metrics.refusal(let_out);
                 Ok(said_no(probe, Seen::Refused.weighed(let_out), &failure))
             }
             Err(ChainError::Sts { failure, .. }) => Ok(said_no(probe, Seen::Unclear, &failure)),

@@ -11,7 +11,7 @@ const LIMITS: Limits = Limits { settle: Duration::from_secs(10), deadline: Durat
 async fn verdict(sts: FakeSts, trust: fn(ExternalId) -> Trust) -> (Outcome, Fixture) {
     let fixture = fixture(sts).await;
     fixture.sts.set(&fixture.suspect.role, trust(fixture.suspect.external_id.clone()));
-    let prober = Prober::new(fixture.chain.clone(), fixture.metrics.clone());
+    let prober = fixture.prober();
     (prober.run(&fixture.suspect, LIMITS).await.unwrap(), fixture)
 }
 
@@ -77,35 +77,86 @@ async fn attack_05_trouble_is_tried_again_and_never_decides() {
 async fn a_refused_first_hop_is_never_the_customers_fault() {
     let fixture = fixture(FakeSts::default()).await;
     fixture.sts.set(&fixture.principal_role, Trust::Nobody);
-    let prober = Prober::new(fixture.chain.clone(), fixture.metrics.clone());
+    let prober = fixture.prober();
     let outcome = prober.run(&fixture.suspect, LIMITS).await.unwrap();
     assert_eq!(outcome.verdict, Verdict::Indeterminate);
 }
 
-/// A policy above the account that denies calls without an external ID: what it refuses says nothing about the customer's role.
+/// A policy of our own side that lets out only what it likes: what it refuses says nothing about the customer's role.
 #[tokio::test(start_paused = true)]
 async fn attack_04_a_refusal_by_our_own_side_never_makes_an_open_role_held() {
-    for trust in [Trust::IdIfGiven as fn(ExternalId) -> Trust, Trust::Id] {
-        let (outcome, fixture) = verdict(FakeSts { denies_without_id: true, ..FakeSts::default() }, trust).await;
-        assert_eq!(outcome.verdict, Verdict::Indeterminate);
-        assert!(outcome.evidence.iter().all(|seen| seen.outcome != ProbeOutcome::Refused), "{:?}", outcome.evidence);
-        assert!(fixture.sts.calls().iter().any(|call| call.role == fixture.canary && call.external_id.is_none()));
+    let only_with_an_id = |_| Trust::AnyId;
+    let only_ours: fn(ExternalId) -> Trust = Trust::Id;
+    for ours in [only_with_an_id as fn(ExternalId) -> Trust, only_ours] {
+        for theirs in [Trust::IdIfGiven as fn(ExternalId) -> Trust, Trust::Id, |_| Trust::AnyId] {
+            let fixture = fixture(FakeSts::default()).await;
+            let id = &fixture.suspect.external_id;
+            fixture.sts.set(&fixture.suspect.role, theirs(id.clone()));
+            *fixture.sts.lets_out.lock().unwrap() = Some(ours(id.clone()));
+            let outcome = fixture.prober().run(&fixture.suspect, LIMITS).await.unwrap();
+            assert_eq!(outcome.verdict, Verdict::Indeterminate);
+            let believed = outcome.evidence.iter().filter(|seen| seen.outcome == ProbeOutcome::Refused).count();
+            assert_eq!(believed, 0, "{:?}", outcome.evidence);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attack_04_the_canary_is_sent_the_very_call_that_was_refused() {
+    let (outcome, fixture) = verdict(FakeSts::default(), Trust::Id).await;
+    assert_eq!(outcome.verdict, Verdict::Held);
+    let calls = fixture.sts.calls();
+    let asked: Vec<_> = calls.windows(2).filter(|two| two[1].role == fixture.canary).collect();
+    assert_eq!(asked.len(), 2, "one for each refusal");
+    for two in asked {
+        assert_eq!(two[0].role, fixture.suspect.role);
+        let same = |call: &crate::sts::fake::Seen| {
+            (call.external_id.clone(), call.session_policy.clone(), call.seconds, call.by.clone())
+        };
+        assert_eq!(same(&two[0]), same(&two[1]));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_our_own_side_refuses_is_not_the_customers_fault() {
     let fixture = fixture(FakeSts::default()).await;
-    let prober = Prober::new(fixture.chain.clone(), fixture.metrics.clone());
-    for role in [&fixture.canary, &fixture.suspect.role] {
-        fixture.sts.set(role, Trust::Nobody);
-    }
+    let prober = fixture.prober();
+    *fixture.sts.lets_out.lock().unwrap() = Some(Trust::Nobody);
     assert_eq!(prober.run(&fixture.suspect, LIMITS).await.unwrap().verdict, Verdict::Indeterminate);
     assert_eq!(prober.still_lets_in(&fixture.suspect).await.unwrap().0, Seen::Unclear);
-    fixture.sts.set(&fixture.canary, Trust::Anyone);
+    *fixture.sts.lets_out.lock().unwrap() = None;
+    fixture.sts.set(&fixture.suspect.role, Trust::Nobody);
     assert_eq!(prober.run(&fixture.suspect, LIMITS).await.unwrap().verdict, Verdict::Failed { fault: Fault::Refused });
-    let asked = fixture.sts.calls().iter().rev().take_while(|call| call.role != fixture.canary).count();
-    assert!(asked > 1, "a warm canary is not asked again");
+}
+
+/// The canary's word is kept for less than a role is given to settle: trouble on our side that comes just after it spoils no verdict.
+#[tokio::test(start_paused = true)]
+async fn a_yes_of_the_canary_is_kept_and_does_not_outlast_a_change_of_our_side() {
+    let fixture = fixture(FakeSts::default()).await;
+    let prober = fixture.prober();
+    let asked = || fixture.sts.calls().iter().filter(|call| call.role == fixture.canary).count();
+    fixture.sts.set(&fixture.suspect.role, Trust::Nobody);
+    for (later, expected) in [(0, 1), (9, 1), (2, 2)] {
+        tokio::time::advance(Duration::from_secs(later)).await;
+        assert_eq!(prober.still_lets_in(&fixture.suspect).await.unwrap().0, Seen::Refused);
+        assert_eq!(asked(), expected);
+    }
+    fixture.sts.set(&fixture.suspect.role, Trust::Id(fixture.suspect.external_id.clone()));
+    *fixture.sts.lets_out.lock().unwrap() = Some(Trust::Nobody);
+    let limits = Limits { settle: Duration::from_secs(45), ..LIMITS };
+    assert_eq!(prober.run(&fixture.suspect, limits).await.unwrap().verdict, Verdict::Indeterminate);
+}
+
+/// Nor does a warm canary make a refusal of the first hop the customer's.
+#[tokio::test(start_paused = true)]
+async fn a_warm_canary_does_not_vouch_for_the_first_hop() {
+    // Each call makes a first hop of its own.
+    let fixture = fixture(FakeSts { lasts: Some(0), ..FakeSts::default() }).await;
+    let prober = fixture.prober();
+    fixture.sts.set(&fixture.suspect.role, Trust::Nobody);
+    assert_eq!(prober.still_lets_in(&fixture.suspect).await.unwrap().0, Seen::Refused);
+    fixture.sts.set(&fixture.principal_role, Trust::Nobody);
+    assert_eq!(prober.still_lets_in(&fixture.suspect).await.unwrap().0, Seen::Unclear);
 }
 
 #[test]
@@ -121,7 +172,7 @@ fn evidence_stays_small_and_keeps_first_and_last() {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_hangs_takes_neither_the_deadline_nor_the_verdict() {
     let fixture = fixture(FakeSts { delay: Duration::from_secs(3600), ..FakeSts::default() }).await;
-    let prober = Prober::new(fixture.chain.clone(), fixture.metrics.clone());
+    let prober = fixture.prober();
     let began = Instant::now();
     let limits = Limits { deadline: Duration::from_secs(20), ..LIMITS };
     let outcome = prober.run(&fixture.suspect, limits).await.unwrap();
@@ -133,7 +184,7 @@ async fn a_call_that_hangs_takes_neither_the_deadline_nor_the_verdict() {
 #[tokio::test(start_paused = true)]
 async fn a_principal_that_does_not_stand_is_no_evidence() {
     let fixture = fixture(FakeSts::default()).await;
-    let prober = Prober::new(fixture.chain.clone(), fixture.metrics.clone());
+    let prober = fixture.prober();
     assert_eq!(prober.other_principal(&fixture.suspect).await, None);
     assert!(fixture.sts.calls().is_empty());
 }

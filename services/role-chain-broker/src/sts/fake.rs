@@ -59,8 +59,8 @@ pub struct FakeSts {
     /// Seconds that sessions last, whatever was asked for.
     pub lasts: Option<u32>,
     pub account: Option<AccountId>,
-    /// Our own side refuses what a session sends without an external ID, whatever the role says.
-    pub denies_without_id: bool,
+    /// What our own side lets a session send, whatever the role says; `None` for everything.
+    pub lets_out: Mutex<Option<Trust>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -110,7 +110,8 @@ impl Sts for FakeSts {
         if let Some(Some(failure)) = lock(&self.trouble).pop_front() {
             return Err(failure);
         }
-        if self.denies_without_id && call.external_id.is_none() && keys.session_token.is_some() {
+        let chained = keys.session_token.is_some();
+        if chained && lock(&self.lets_out).as_ref().is_some_and(|ours| !ours.lets_in(call.external_id)) {
             return Err(refused());
         }
         if !lock(&self.roles).get(call.role).is_some_and(|trust| trust.lets_in(call.external_id)) {
