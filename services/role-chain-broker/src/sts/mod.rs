@@ -2,6 +2,7 @@
 //!
 //! What must not live here: which role, which external ID, what an answer means. Credentials are wiped when dropped and never printed.
 
+pub mod budget;
 #[cfg(test)]
 pub mod fake;
 mod real;
