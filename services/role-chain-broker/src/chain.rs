@@ -6,14 +6,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aws::{Failure, FailureKind};
+use aws::{Failure, FailureKind, Unclear};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use contracts::{AccountId, ExternalId, Region, RoleArn, TenantId, Timestamp};
 use moka::{Expiry, future::Cache, ops::compute::Op};
 
 use crate::{
     principal::{Orders, PrincipalError, Principals},
     purpose::DENY_ALL,
-    sts::{Answer, AssumeRole, Keys, Session, SessionDuration, Sts},
+    sts::{
+        Answer, AssumeRole, Keys, Session, SessionDuration, Sts,
+        budget::{Budget, Busy},
+    },
 };
 
 /// A first-hop session with less time left than this is not begun with.
@@ -40,6 +44,9 @@ pub enum Hop {
 pub enum ChainError {
     #[error("the tenant's principal cannot be used")]
     Principal(#[source] PrincipalError),
+    /// Nothing was asked of AWS.
+    #[error("AWS STS was not asked")]
+    Busy(#[source] Busy),
     #[error("{}", match .hop { Hop::Principal => "the tenant's user could not assume the tenant's role", Hop::Customer => "the tenant's role could not assume the customer's role" })]
     Sts {
         hop: Hop,
@@ -68,23 +75,46 @@ pub struct SecondHop<'a> {
     pub region: &'a Region,
 }
 
+/// A first hop that was made, and the provider account whose calls are counted when it is used.
+#[derive(Debug)]
+struct Begun {
+    session: Session,
+    payer: AccountId,
+}
+
+/// How a kind of call is made.
+struct Way {
+    sts: Arc<dyn Sts>,
+    /// Of calls whose answer is not clear.
+    tries: usize,
+    /// How long a call may wait for its turn.
+    patience: Duration,
+}
+
+/// Tries of an issue: somebody waits, so a few quick ones, and then the requester is told.
+const ISSUE_TRIES: usize = 3;
+const ISSUE_PATIENCE: Duration = Duration::from_secs(8);
+/// A probe tries once, because the inquiry decides about the next try; nobody waits for its turn but a job.
+const PROBE_PATIENCE: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
 /// Makes sessions in customers' roles.
 pub struct Chain {
     principals: Principals,
-    /// Tries again by itself.
-    issuing: Arc<dyn Sts>,
-    /// Tries once: the inquiry decides about the next try.
-    probing: Arc<dyn Sts>,
-    first_hops: Cache<FirstHop, Arc<Session>>,
+    issuing: Way,
+    probing: Way,
+    first_hops: Cache<FirstHop, Arc<Begun>>,
+    /// Calls are taken from it before they are made.
+    budget: Option<Budget>,
     /// Has a principal looked at that does not work.
     alarms: Option<Orders>,
 }
 
 struct UntilSpent;
 
-impl Expiry<FirstHop, Arc<Session>> for UntilSpent {
-    fn expire_after_create(&self, _: &FirstHop, session: &Arc<Session>, _: std::time::Instant) -> Option<Duration> {
-        Some(Timestamp::now().until(session.expires_at).saturating_sub(MARGIN))
+impl Expiry<FirstHop, Arc<Begun>> for UntilSpent {
+    fn expire_after_create(&self, _: &FirstHop, begun: &Arc<Begun>, _: std::time::Instant) -> Option<Duration> {
+        Some(Timestamp::now().until(begun.session.expires_at).saturating_sub(MARGIN))
     }
 }
 
@@ -92,7 +122,15 @@ impl Chain {
     #[must_use]
     pub fn new(principals: Principals, issuing: Arc<dyn Sts>, probing: Arc<dyn Sts>) -> Self {
         let first_hops = Cache::builder().max_capacity(MOST_FIRST_HOPS).expire_after(UntilSpent).build();
-        Self { principals, issuing, probing, first_hops, alarms: None }
+        let issuing = Way { sts: issuing, tries: ISSUE_TRIES, patience: ISSUE_PATIENCE };
+        let probing = Way { sts: probing, tries: 1, patience: PROBE_PATIENCE };
+        Self { principals, issuing, probing, first_hops, budget: None, alarms: None }
+    }
+
+    /// Every call is taken from `budget` first.
+    #[must_use]
+    pub fn within(self, budget: Budget) -> Self {
+        Self { budget: Some(budget), ..self }
     }
 
     /// A first hop that AWS refuses has the principal looked at.
@@ -119,7 +157,7 @@ impl Chain {
         hop: &SecondHop<'_>,
     ) -> Result<Session, ChainError> {
         let key = FirstHop { tenant, policy: Some(first_hop_policy) };
-        let first = self.first_hop(&key, self.issuing.as_ref(), SessionDuration::LONGEST, "rolebridge.issue").await?;
+        let first = self.first_hop(&key, &self.issuing, SessionDuration::LONGEST, "rolebridge.issue").await?;
         let call = AssumeRole {
             role: hop.role,
             external_id: Some(hop.external_id),
@@ -128,7 +166,7 @@ impl Chain {
             session_name: hop.session_name,
             region: Some(hop.region),
         };
-        let answer = self.second_hop(&key, &first, self.issuing.as_ref(), &call).await?;
+        let answer = self.second_hop(&key, &first, &self.issuing, &call).await?;
         Ok(answer.value)
     }
 
@@ -170,7 +208,7 @@ impl Chain {
         region: &Region,
     ) -> Result<Answer<Session>, ChainError> {
         let key = FirstHop { tenant, policy: None };
-        let first = self.first_hop(&key, self.probing.as_ref(), SessionDuration::SHORTEST, PROBE_SESSION).await?;
+        let first = self.first_hop(&key, &self.probing, SessionDuration::SHORTEST, PROBE_SESSION).await?;
         let call = AssumeRole {
             role,
             external_id,
@@ -179,7 +217,7 @@ impl Chain {
             session_name: PROBE_SESSION,
             region: Some(region),
         };
-        self.second_hop(&key, &first, self.probing.as_ref(), &call).await
+        self.second_hop(&key, &first, &self.probing, &call).await
     }
 
     /// The account that a probe's session belongs to.
@@ -187,34 +225,34 @@ impl Chain {
     /// # Errors
     /// When STS does not say.
     pub async fn who(&self, keys: &Keys, region: &Region) -> Result<Answer<AccountId>, Failure> {
-        self.probing.caller_account(keys, Some(region)).await
+        self.probing.sts.caller_account(keys, Some(region)).await
     }
 
     /// A first hop that no revocation has reached. The bucket is asked each time, so that a revocation holds on every instance at once.
     async fn first_hop(
         &self,
         key: &FirstHop,
-        sts: &dyn Sts,
+        way: &Way,
         duration: SessionDuration,
         session_name: &str,
-    ) -> Result<Arc<Session>, ChainError> {
-        let mut began = self.cached_or_made(key, sts, duration, session_name).await?;
+    ) -> Result<Arc<Begun>, ChainError> {
+        let mut began = self.cached_or_made(key, way, duration, session_name).await?;
         // One of before the revocation, and then one of the same second, give way.
         for _ in 0..2 {
             let denied = self.denied(key.tenant).await?;
-            let Some(denied) = denied.filter(|denied| began.issued_at < *denied) else { return Ok(began) };
+            let Some(denied) = denied.filter(|denied| began.session.issued_at < *denied) else { return Ok(began) };
             self.forget(key, &began).await;
             let wait = Timestamp::now().until(denied);
             if wait > LONGEST_WAIT {
                 break;
             }
             tokio::time::sleep(wait).await;
-            began = self.cached_or_made(key, sts, duration, session_name).await?;
+            began = self.cached_or_made(key, way, duration, session_name).await?;
         }
         match self.denied(key.tenant).await? {
-            Some(denied) if began.issued_at < denied => {
+            Some(denied) if began.session.issued_at < denied => {
                 self.forget(key, &began).await;
-                let failure = Failure::new(FailureKind::Indeterminate(aws::Unclear::NotSent), None);
+                let failure = Failure::new(FailureKind::Indeterminate(Unclear::NotSent), None);
                 Err(ChainError::Sts { hop: Hop::Principal, failure })
             }
             _ => Ok(began),
@@ -231,8 +269,8 @@ impl Chain {
     }
 
     /// Drops this very session; one that another has put in its place meanwhile stays.
-    async fn forget(&self, key: &FirstHop, spent: &Arc<Session>) {
-        let is_it = |entry: Option<moka::Entry<FirstHop, Arc<Session>>>| {
+    async fn forget(&self, key: &FirstHop, spent: &Arc<Begun>) {
+        let is_it = |entry: Option<moka::Entry<FirstHop, Arc<Begun>>>| {
             let same = entry.is_some_and(|entry| Arc::ptr_eq(entry.value(), spent));
             std::future::ready(if same { Op::Remove } else { Op::Nop })
         };
@@ -243,10 +281,10 @@ impl Chain {
     async fn cached_or_made(
         &self,
         key: &FirstHop,
-        sts: &dyn Sts,
+        way: &Way,
         duration: SessionDuration,
         session_name: &str,
-    ) -> Result<Arc<Session>, ChainError> {
+    ) -> Result<Arc<Begun>, ChainError> {
         let make = async {
             let principal = self.principals.of(key.tenant).await.map_err(ChainError::Principal)?;
             let call = AssumeRole {
@@ -257,40 +295,78 @@ impl Chain {
                 session_name,
                 region: None,
             };
-            let answer = sts.assume_role(&principal.keys, &call).await;
-            answer.map(|answer| Arc::new(answer.value)).map_err(|failure| {
-                if !matches!(failure.kind, FailureKind::Indeterminate(_)) {
-                    self.doubt(key.tenant);
+            let payer = principal.role_arn.account().clone();
+            match self.call(way, Hop::Principal, key.tenant, &payer, &principal.keys, &call).await {
+                Ok(answer) => Ok(Arc::new(Begun { session: answer.value, payer })),
+                Err(error) => {
+                    if let ChainError::Sts { failure, .. } = &error
+                        && !matches!(failure.kind, FailureKind::Indeterminate(_))
+                    {
+                        self.doubt(key.tenant);
+                    }
+                    Err(error)
                 }
-                ChainError::Sts { hop: Hop::Principal, failure }
-            })
+            }
         };
         self.first_hops.try_get_with_by_ref(key, make).await.map_err(|shared| (*shared).clone())
+    }
+
+    /// One call, or as many as `way` allows while the answers are unclear; each is taken from the budget.
+    async fn call(
+        &self,
+        way: &Way,
+        hop: Hop,
+        tenant: TenantId,
+        payer: &AccountId,
+        keys: &Keys,
+        call: &AssumeRole<'_>,
+    ) -> Result<Answer<Session>, ChainError> {
+        let mut pauses =
+            ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_jitter().with_max_times(way.tries - 1).build();
+        loop {
+            if let Some(budget) = &self.budget {
+                budget.take(payer, tenant, way.patience).await.map_err(ChainError::Busy)?;
+            }
+            let failure = match way.sts.assume_role(keys, call).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            if let (FailureKind::Indeterminate(Unclear::Throttled), Some(budget)) = (failure.kind, &self.budget) {
+                budget.throttled(payer);
+            }
+            match pauses.next() {
+                Some(pause) if matches!(failure.kind, FailureKind::Indeterminate(_)) => {
+                    tokio::time::sleep(pause).await;
+                }
+                _ => return Err(ChainError::Sts { hop, failure }),
+            }
+        }
     }
 
     async fn second_hop(
         &self,
         key: &FirstHop,
-        first: &Arc<Session>,
-        sts: &dyn Sts,
+        first: &Arc<Begun>,
+        way: &Way,
         call: &AssumeRole<'_>,
     ) -> Result<Answer<Session>, ChainError> {
-        match sts.assume_role(&first.keys, call).await {
-            Ok(answer) => Ok(answer),
-            Err(failure) => {
+        let asked = self.call(way, Hop::Customer, key.tenant, &first.payer, &first.session.keys, call).await;
+        match asked {
+            Err(ChainError::Sts { failure, .. }) => {
                 // The first hop's own session is no longer good: the next try makes a new one.
                 if failure.is("ExpiredToken") || failure.is("InvalidClientTokenId") {
                     self.first_hops.invalidate(key).await;
                 }
                 // Revoked while we asked: the refusal is our own, and says nothing about the customer's role.
                 if failure.kind == FailureKind::Refused
-                    && self.denied(key.tenant).await?.is_some_and(|denied| first.issued_at < denied)
+                    && self.denied(key.tenant).await?.is_some_and(|denied| first.session.issued_at < denied)
                 {
                     self.forget(key, first).await;
                     return Err(ChainError::Sts { hop: Hop::Principal, failure });
                 }
                 Err(ChainError::Sts { hop: Hop::Customer, failure })
             }
+            other => other,
         }
     }
 }

@@ -91,6 +91,11 @@ pub struct BrokerConfig {
     #[arg(long, env = "ROLEBRIDGE_RECONCILE_INTERVAL", default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub reconcile_interval: u64,
 
+    /// Calls of STS in a second, for each provider account and all instances together. AWS takes 600 of an account in a region; whatever else uses the
+    /// account needs some of them.
+    #[arg(long, env = "ROLEBRIDGE_STS_PER_SECOND", default_value_t = 500, value_name = "CALLS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub sts_per_second: u32,
+
     /// ARN of the managed policy that bounds principals: an output of the provider's template.
     #[arg(long, env = "ROLEBRIDGE_PERMISSIONS_BOUNDARY", value_name = "ARN")]
     pub permissions_boundary: Option<String>,

@@ -45,7 +45,10 @@ use crate::{
     metrics::Metrics,
     principal::{Bucket, Keeper, Layout, Maker, Principals, RealIam, Revoker, Rotator},
     probe::Prober,
-    sts::RealSts,
+    sts::{
+        RealSts,
+        budget::{BUDGET_BUCKET, Budget, NewAccounts, Rate},
+    },
     wrap::{KeyWrapper, KmsKey, LocalKey, WrapError},
 };
 
@@ -127,7 +130,8 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
         holder: uuid::Uuid::now_v7(),
     });
     let (orders, ordered) = principal::orders();
-    let chain = Arc::new(Chain::new(principals, sts(ISSUING), probing).alarming(orders));
+    let (budget, new_accounts) = budget(&bus, &config.broker).await?;
+    let chain = Arc::new(Chain::new(principals, sts(ISSUING), probing).alarming(orders).within(budget.clone()));
     let prober = Arc::new(Prober::new(chain.clone(), canary, metrics.clone()));
     let looker = Looker {
         chain: chain.clone(),
@@ -144,7 +148,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
         chain,
         seal,
         used: used.clone(),
-        metrics,
+        metrics: metrics.clone(),
     });
     let endpoints = issue::serve(&bus, issuer).await.map_err(RunError::Bus)?;
 
@@ -163,6 +167,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
         messaging::consume(bus.clone(), principal::consumer(), principal::router(bus.clone(), maker), tasks.token()),
     );
     tasks.spawn("principals' upkeep", principal::keep(keeper, ordered, tasks.token()));
+    tasks.spawn("calls to STS", budget.run(new_accounts, metrics.clone(), tasks.token()));
     tasks.spawn("jobs", messaging::consume(bus.clone(), jobs::consumer(), jobs::router(jobs), tasks.token()));
     tasks.spawn("connections in use", issue::tell_used(used, bus.clone(), tasks.token()));
     tasks.spawn("endpoints", endpoints.run(tasks.token()));
@@ -172,12 +177,12 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     ended.map_err(RunError::Runtime)
 }
 
-/// Issuing waits for a person's job: a few quick tries, then the requester is told.
+/// Issuing waits for a person's job. One try: the chain makes the others, each of which it takes from the budget.
 const ISSUING: Patience = Patience {
     connect: std::time::Duration::from_secs(2),
     attempt: std::time::Duration::from_secs(4),
-    whole: std::time::Duration::from_secs(10),
-    attempts: 3,
+    whole: std::time::Duration::from_secs(4),
+    attempts: 1,
 };
 
 /// One try, no waiting: the inquiry reads the answer and decides whether to ask again.
@@ -187,6 +192,12 @@ const PROBING: Patience = Patience {
     whole: std::time::Duration::from_secs(5),
     attempts: 1,
 };
+
+/// How many calls of STS may be made, kept in a bucket for all instances.
+async fn budget(bus: &Bus, config: &BrokerConfig) -> Result<(Budget, NewAccounts), RunError> {
+    let windows = bus.key_value(BUDGET_BUCKET, 1).await.map_err(RunError::Bus)?;
+    Ok(Budget::new(Rate::per_second(config.sts_per_second), windows))
+}
 
 /// The SDK, and where principals live. Nothing is asked of AWS yet.
 async fn aws(config: &BrokerConfig) -> Result<(aws::SdkConfig, Layout), RunError> {

@@ -25,6 +25,7 @@ pub struct Metrics {
     drifts: Counter<u64>,
     key_age: Gauge<f64>,
     look_age: Gauge<f64>,
+    sts_waiting: Gauge<u64>,
 }
 
 impl Metrics {
@@ -74,7 +75,15 @@ impl Metrics {
                     "Time since the principal that was not looked at for longest was, as of the last round",
                 )
                 .build(),
+            sts_waiting: meter
+                .u64_gauge("rolebridge_sts_waiting")
+                .with_description("Calls to STS that wait for their turn in the budget")
+                .build(),
         }
+    }
+
+    pub fn sts_waiting(&self, calls: usize) {
+        self.sts_waiting.record(calls as u64, &[]);
     }
 
     /// `result` is `issued` or an error code of the wire.

@@ -26,8 +26,11 @@ const ANY_NAME: [(&str, Stream); 1] = [("role-chain-broker", Stream::Grants)];
 const ASKS: [(&str, Purpose); 1] = [("cost-ingestion", Purpose::CostRead)];
 
 /// Who keeps which bucket.
-const BUCKETS: [(&str, &str); 2] =
-    [("callback-ingest", "rolebridge-answers"), ("role-chain-broker", "rolebridge-principals")];
+const BUCKETS: [(&str, &str); 3] = [
+    ("callback-ingest", "rolebridge-answers"),
+    ("role-chain-broker", "rolebridge-principals"),
+    ("role-chain-broker", "rolebridge-sts-budget"),
+];
 
 /// The services.
 const SERVICES: [(&str, &str); 4] = [

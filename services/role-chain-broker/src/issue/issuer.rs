@@ -247,6 +247,11 @@ fn refusal(connection: ConnectionId, error: &ChainError) -> ErrorReply {
             let message = "the tenant's principal cannot be used: an operator must look at role-chain-broker's log";
             ErrorReply::new(ErrorCode::Internal, message)
         }
+        ChainError::Busy(busy) => {
+            let message = "too much is asked of AWS STS at the moment: try again after retry_after_ms";
+            let wait = u64::try_from(busy.again_after.as_millis()).unwrap_or(u64::MAX);
+            ErrorReply::new(ErrorCode::Throttled, message).retry_after(wait.max(100))
+        }
         ChainError::Sts { hop, failure } => sts_refusal(connection, *hop, failure),
     }
 }

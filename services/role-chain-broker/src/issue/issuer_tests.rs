@@ -176,17 +176,19 @@ async fn what_sts_says_becomes_what_to_do() {
     let other = |code| Failure::new(FailureKind::Other, Some(code));
     let unreachable = Failure::new(FailureKind::Indeterminate(Unclear::Unreachable), None);
     for (trouble, code, again) in [
-        (vec![Some(throttled())], ErrorCode::Throttled, true),
-        (vec![None, Some(throttled())], ErrorCode::Throttled, true),
-        (vec![None, Some(unreachable)], ErrorCode::Unavailable, true),
+        (vec![Some(throttled()); 3], ErrorCode::Throttled, true),
+        (vec![None, Some(throttled()), Some(throttled()), Some(throttled())], ErrorCode::Throttled, true),
+        (vec![None, Some(throttled()), Some(unreachable.clone()), Some(unreachable)], ErrorCode::Unavailable, true),
         (vec![Some(other("InvalidClientTokenId"))], ErrorCode::Unavailable, true),
         (vec![None, Some(other("ExpiredToken"))], ErrorCode::Unavailable, true),
         (vec![None, Some(other("ValidationError"))], ErrorCode::Internal, false),
     ] {
         let bench = bench(FakeSts::default()).await;
+        let tries = trouble.len();
         bench.fixture.sts.trouble(trouble);
         let refused = bench.issue_as("job", None).await.unwrap_err();
         assert_eq!((refused.code, refused.retry_after_ms.is_some()), (code, again));
+        assert_eq!(bench.fixture.sts.calls().len(), tries, "what is clear is not asked again");
         // Nothing of a failure is kept.
         assert!(bench.issue_as("job", None).await.is_ok());
     }

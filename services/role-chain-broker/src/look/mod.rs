@@ -129,6 +129,7 @@ impl Look<'_> {
                     failure
                 }
                 ChainError::Principal(_) => Failure::new(FailureKind::Other, None),
+                ChainError::Busy(_) => Failure::new(FailureKind::Indeterminate(aws::Unclear::Throttled), None),
             })
         })
         .await

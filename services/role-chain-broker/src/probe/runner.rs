@@ -178,6 +178,7 @@ impl Prober {
                 Ok(said_no(probe, Seen::Refused.weighed(let_out), &failure))
             }
             Err(ChainError::Sts { failure, .. }) => Ok(said_no(probe, Seen::Unclear, &failure)),
+            Err(ChainError::Busy(_)) => Ok(unclear(probe, None)),
         }
     }
 

@@ -39,7 +39,8 @@ fn account() -> AccountId {
 
 fn running(rate: u32, memory: &Arc<Memory>, shutdown: &CancellationToken) -> Budget {
     let (budget, accounts) = Budget::with(Rate::per_second(rate), memory.clone());
-    tokio::spawn(budget.clone().run(accounts, shutdown.clone()));
+    let metrics = Metrics::new(&opentelemetry::global::meter("test"));
+    tokio::spawn(budget.clone().run(accounts, metrics, shutdown.clone()));
     budget
 }
 

@@ -31,12 +31,15 @@ use tokio_util::sync::CancellationToken;
 pub use store::{BUDGET_BUCKET, WindowError};
 pub use window::Rate;
 
+use crate::metrics::Metrics;
 use store::Windows;
 use turns::Turns;
 use window::Window;
 
 /// Between two tries at a bucket that cannot be reached.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Between two looks at how many wait, for the gauge.
+const EVERY: Duration = Duration::from_secs(1);
 /// Whoever is told to come again is not told to come later than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -71,6 +74,7 @@ struct Line {
 }
 
 /// New accounts, for [`Budget::run`].
+#[derive(Debug)]
 pub struct NewAccounts(mpsc::UnboundedReceiver<(AccountId, Arc<Line>)>);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -156,10 +160,17 @@ impl Budget {
     ///
     /// # Errors
     /// Never.
-    pub async fn run(self, mut accounts: NewAccounts, shutdown: CancellationToken) -> Result<(), Infallible> {
+    pub async fn run(
+        self,
+        mut accounts: NewAccounts,
+        metrics: Metrics,
+        shutdown: CancellationToken,
+    ) -> Result<(), Infallible> {
         let mut tasks = JoinSet::new();
+        let mut look = tokio::time::interval(EVERY);
         loop {
             tokio::select! {
+                _ = look.tick() => metrics.sts_waiting(self.waiting()),
                 () = shutdown.cancelled() => break,
                 Some((account, line)) = accounts.0.recv() => {
                     let giver = Giver { account, line, rate: self.0.rate, windows: self.0.windows.clone(), seen: None, held: None };
