@@ -57,12 +57,15 @@ impl ServiceProcess {
         Ok(service)
     }
 
-    /// Another one with the same environment, at an address of its own.
+    /// Another one with the same environment but for `own`, at an address of its own.
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn twin(&self) -> Result<Self> {
-        Self::spawn(&self.name, self.environment.iter().filter(|(name, _)| *name != HTTP_ADDR))
+    pub fn twin<V: Into<OsString>>(&self, own: impl IntoIterator<Item = (&'static str, V)>) -> Result<Self> {
+        let mut environment = self.environment.clone();
+        environment.remove(&OsString::from(HTTP_ADDR));
+        environment.extend(own.into_iter().map(|(name, value)| (name.into(), value.into())));
+        Self::spawn(&self.name, environment)
     }
 
     #[must_use]

@@ -25,6 +25,8 @@ pub const PROVIDER_ACCOUNT: &str = "111111111111";
 pub const REGION: &str = "eu-central-1";
 /// The payer in the cost exports of `data/cur-2018`.
 const SAMPLE_PAYER: &str = "836060457634";
+/// Where a broker keeps what the stream of events does not have yet.
+const AUDIT_JOURNAL: &str = "ROLEBRIDGE_AUDIT_JOURNAL";
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// The four services.
@@ -128,6 +130,7 @@ impl System {
                 all.insert("ROLEBRIDGE_PROVIDER_ACCOUNT", PROVIDER_ACCOUNT.to_owned());
                 all.insert("ROLEBRIDGE_KEY_FILE", file("wrapping.key"));
                 all.insert("ROLEBRIDGE_SEAL_SEED_FILE", file("broker.seed"));
+                all.insert(AUDIT_JOURNAL, file("audit-journal"));
                 // The emulator's IAM settles at once; AWS's takes seconds.
                 all.insert("ROLEBRIDGE_SETTLE_SECONDS", "2".to_owned());
                 all.insert("ROLEBRIDGE_PERMISSIONS_BOUNDARY", provider.principal_boundary_arn.clone());
@@ -178,7 +181,9 @@ impl System {
     /// # Errors
     /// It cannot be started, or is not ready in time.
     pub async fn another(&mut self, service: Service) -> Result<ServiceProcess> {
-        let mut process = self.service(service)?.twin()?;
+        // An instance's own, as its operator would have it; other services know no such variable.
+        let journal = self.scratch.path().join(format!("audit-journal-{}", uuid::Uuid::new_v4()));
+        let mut process = self.service(service)?.twin([(AUDIT_JOURNAL, journal)])?;
         process.wait_ready(READY_WITHIN).await?;
         Ok(process)
     }
@@ -194,7 +199,7 @@ impl System {
         self.services.values().map(ServiceProcess::log_text).collect()
     }
 
-    /// The folder with the registry's database, the cost table and the keys.
+    /// The folder with the registry's database, the cost table, the broker's journal and the keys.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.scratch.path()

@@ -75,6 +75,14 @@ pub struct BrokerConfig {
     #[arg(long, env = "ROLEBRIDGE_SEAL_SEED_FILE", value_name = "FILE")]
     pub seal_seed_file: PathBuf,
 
+    /// Folder on a disk of this instance alone, where every answer is written down before it goes out, until the stream of events has it.
+    #[arg(long, env = "ROLEBRIDGE_AUDIT_JOURNAL", value_name = "FOLDER")]
+    pub audit_journal: PathBuf,
+
+    /// MiB that the folder may grow to while the stream of events is away; when it is full, nothing is issued.
+    #[arg(long, env = "ROLEBRIDGE_AUDIT_JOURNAL_MIB", default_value_t = 1024, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    pub audit_journal_mib: u64,
+
     /// Seconds for which a role that refuses us may just not have settled in IAM.
     #[arg(long, env = "ROLEBRIDGE_SETTLE_SECONDS", default_value_t = 45, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=300))]
     pub settle_seconds: u64,

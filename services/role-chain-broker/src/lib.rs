@@ -4,6 +4,7 @@
 //! - `sts`, `chain`: user -> principal role -> customer role.
 //! - `look`: what a role lets itself be asked, and which purposes' permissions are there.
 //! - `jobs`, `probe`: prove that a role demands our external ID, and report the evidence.
+//! - `journal`: what was given out and refused, on disk until the stream of events has it.
 //! - `grants`, `issue`, `purpose`: issue credentials for what the registry says may be issued for.
 //!
 //! No database, no decision about a connection's state: those are the registry's.
@@ -14,6 +15,7 @@ pub mod config;
 pub mod grants;
 pub mod issue;
 pub mod jobs;
+pub mod journal;
 pub mod keygen;
 pub mod look;
 pub mod metrics;
@@ -41,6 +43,7 @@ use crate::{
     grants::{Grants, WatchError, Withdrawal},
     issue::{Issuer, Sessions, UsedConnections},
     jobs::Jobs,
+    journal::{Journal, OpenError},
     look::{Looker, RealOwnRole, RealReads, UnusableHttp},
     metrics::Metrics,
     principal::{Bucket, Keeper, Layout, Maker, Principals, RealIam, Revoker, Rotator},
@@ -65,6 +68,8 @@ pub enum RunError {
     Connect(#[source] ConnectError),
     #[error("the bus is not as it should be")]
     Bus(#[source] BusError),
+    #[error("what is issued cannot be written down")]
+    Journal(#[source] OpenError),
     #[error("what may be issued cannot be read")]
     Grants(#[source] WatchError),
     #[error("customers' accounts cannot be read: has this machine TLS roots (ca-certificates)?")]
@@ -96,6 +101,8 @@ const STREAMS: [Stream; 6] = [
 pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: CancellationToken) -> Result<(), RunError> {
     let http = HttpServer::bind(&config.http).await.map_err(RunError::Http)?;
     let seal = SealSeed::from_file(&config.broker.seal_seed_file).map_err(RunError::Seal)?;
+    let journal = Journal::open(&config.broker.audit_journal, config.broker.audit_journal_mib << 20)
+        .map_err(RunError::Journal)?;
     let (sdk, layout) = aws(&config.broker).await?;
     let canary = layout.canary().map_err(RunError::Canary)?;
     let wrapper = wrapper(&config.broker, &sdk)?;
@@ -148,6 +155,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
         chain,
         seal,
         used: used.clone(),
+        journal: journal.clone(),
         metrics: metrics.clone(),
     });
     let endpoints = issue::serve(&bus, issuer).await.map_err(RunError::Bus)?;
@@ -170,7 +178,14 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     tasks.spawn("calls to STS", budget.run(new_accounts, metrics.clone(), tasks.token()));
     tasks.spawn("jobs", messaging::consume(bus.clone(), jobs::consumer(), jobs::router(jobs), tasks.token()));
     tasks.spawn("connections in use", issue::tell_used(used, bus.clone(), tasks.token()));
-    tasks.spawn("endpoints", endpoints.run(tasks.token()));
+    let answered = CancellationToken::new();
+    tasks.spawn("journal", journal::keep(journal, bus.clone(), metrics, answered.clone()));
+    let (answering, all_answered) = (endpoints.run(tasks.token()), answered.drop_guard());
+    tasks.spawn("endpoints", async move {
+        let ended = answering.await;
+        drop(all_answered);
+        ended
+    });
     tasks.spawn("http", http.serve(health, move || telemetry.prometheus(), tasks.token()));
     let ended = tasks.finish(config.http.grace()).await;
     bus.close().await;

@@ -26,6 +26,8 @@ pub struct Metrics {
     key_age: Gauge<f64>,
     look_age: Gauge<f64>,
     sts_waiting: Gauge<u64>,
+    journal_bytes: Gauge<u64>,
+    journal_age: Gauge<f64>,
 }
 
 impl Metrics {
@@ -68,6 +70,17 @@ impl Metrics {
             key_age: meter
                 .f64_gauge("rolebridge_principal_key_age_seconds")
                 .with_description("Age of the oldest access key in use, as of the last round")
+                .build(),
+            journal_bytes: meter
+                .u64_gauge("rolebridge_journal_bytes")
+                .with_unit("By")
+                .with_description("Bytes of the audit's journal that the stream of events has not acknowledged")
+                .build(),
+            journal_age: meter
+                .f64_gauge("rolebridge_journal_age_seconds")
+                .with_description(
+                    "Age of the oldest of them; up to a minute and a little, as sums wait for their minute's end",
+                )
                 .build(),
             look_age: meter
                 .f64_gauge("rolebridge_principal_look_age_seconds")
@@ -129,6 +142,12 @@ impl Metrics {
     pub fn principals(&self, oldest_key: Duration, oldest_look: Duration) {
         self.key_age.record(oldest_key.as_secs_f64(), &[]);
         self.look_age.record(oldest_look.as_secs_f64(), &[]);
+    }
+
+    /// What this instance's journal still holds, and for how long.
+    pub fn journal(&self, bytes: u64, age: Duration) {
+        self.journal_bytes.record(bytes, &[]);
+        self.journal_age.record(age.as_secs_f64(), &[]);
     }
 
     pub fn probe(&self, probe: Probe, outcome: ProbeOutcome) {

@@ -26,6 +26,7 @@ fn configured(folder: &Path) -> Command {
         .env("ROLEBRIDGE_PROVIDER_ACCOUNT", "111111111111")
         .env("ROLEBRIDGE_KEY_FILE", key)
         .env("ROLEBRIDGE_SEAL_SEED_FILE", seed)
+        .env("ROLEBRIDGE_AUDIT_JOURNAL", folder.join("journal"))
         .env("ROLEBRIDGE_NATS_URL", "nats://127.0.0.1:9")
         .env("AWS_REGION", "eu-central-1")
         .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9");
@@ -52,7 +53,7 @@ fn refuses(command: &mut Command, what: &str) {
 fn wrong_flags_and_missing_variables() {
     fails(program().arg("--nonsense"), 2, "--nonsense");
     let said = fails(&mut program(), 2, "--provider-account");
-    for needed in ["--seal-seed-file", "--nats-url", "--key-file", "--kms-key"] {
+    for needed in ["--seal-seed-file", "--audit-journal", "--nats-url", "--key-file", "--kms-key"] {
         assert!(said.contains(needed), "{said}");
     }
     let folder = tempfile::tempdir().unwrap();

@@ -26,8 +26,7 @@ pub(crate) struct Wish {
 /// `invalid-request`, saying what to change.
 pub(crate) fn wish(request: &IssueRequest, purpose: Purpose) -> Result<Wish, ErrorReply> {
     let invalid = |message: String| ErrorReply::new(ErrorCode::InvalidRequest, message);
-    let letters = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b);
-    if !(2..=32).contains(&request.requester.len()) || !request.requester.bytes().all(letters) {
+    if !is_requester(&request.requester) {
         return Err(invalid("requester must be 2 to 32 characters of A-Z a-z 0-9 _ + = , . @ -".to_owned()));
     }
     let duration = declared(purpose).durations.of(request.duration_s);
@@ -42,6 +41,12 @@ pub(crate) fn wish(request: &IssueRequest, purpose: Purpose) -> Result<Wish, Err
         duration,
         min_remaining: std::time::Duration::from_secs(remaining.into()),
     })
+}
+
+/// Whether this is a name that a requester may give itself.
+pub(crate) fn is_requester(text: &str) -> bool {
+    let letters = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b);
+    (2..=32).contains(&text.len()) && text.bytes().all(letters)
 }
 
 /// # Errors

@@ -1,6 +1,7 @@
-//! From a request to sealed credentials.
+//! From a request to sealed credentials. Every answer is written down before it goes out.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,6 +24,7 @@ use super::{
 use crate::{
     chain::{Chain, ChainError, Hop, SecondHop},
     grants::{GrantSource, Withdrawal},
+    journal::{Given, Journal, JournalError, Refused},
     metrics::Metrics,
     principal::{PrincipalError, STRANGER},
     purpose,
@@ -37,7 +39,17 @@ pub struct Issuer {
     pub chain: Arc<Chain>,
     pub seal: SealSeed,
     pub used: UsedConnections,
+    pub journal: Journal,
     pub metrics: Metrics,
+}
+
+/// Why there is no session to give out.
+#[derive(Debug, thiserror::Error)]
+enum NoSession {
+    #[error(transparent)]
+    Chain(ChainError),
+    #[error("the session could not be written down")]
+    Journal(#[source] JournalError),
 }
 
 /// Announces the endpoint.
@@ -52,8 +64,13 @@ pub async fn serve(bus: &Bus, issuer: Arc<Issuer>) -> Result<EndpointServer, Bus
             let issuer = issuer.clone();
             async move {
                 let (tenant, connection) = (call.token::<TenantId>(1)?, call.token::<ConnectionId>(2)?);
-                let purpose = check::purpose(&call.token::<String>(0)?)?;
-                issuer.issue(purpose, tenant, connection, call.request).await
+                let (purpose, user) = (call.token::<String>(0)?, call.user().map(ToOwned::to_owned));
+                match check::purpose(&purpose) {
+                    Ok(purpose) => issuer.issue(purpose, tenant, connection, user.as_deref(), call.request).await,
+                    Err(refusal) => {
+                        Err(issuer.refused(None, tenant, connection, user.as_deref(), &call.request, refusal).await)
+                    }
+                }
             }
         })
         .await
@@ -67,10 +84,14 @@ impl Issuer {
         purpose: Purpose,
         tenant: TenantId,
         connection: ConnectionId,
+        user: Option<&str>,
         request: IssueRequest,
     ) -> Result<IssuedCredentials, ErrorReply> {
         let began = Instant::now();
-        let result = self.try_issue(purpose, tenant, connection, &request).await;
+        let result = match self.try_issue(purpose, tenant, connection, user, &request).await {
+            Err(refusal) => Err(self.refused(Some(purpose), tenant, connection, user, &request, refusal).await),
+            issued => issued,
+        };
         let label = result.as_ref().map_or_else(|refusal| refusal.code.as_str(), |_| "issued");
         self.metrics.issue(began.elapsed(), label);
         if let Err(refusal) = &result {
@@ -79,11 +100,28 @@ impl Issuer {
         result
     }
 
+    /// Writes a refusal down; gives what the requester is told, which is another thing when that fails.
+    async fn refused(
+        &self,
+        purpose: Option<Purpose>,
+        tenant: TenantId,
+        connection: ConnectionId,
+        user: Option<&str>,
+        request: &IssueRequest,
+        refusal: ErrorReply,
+    ) -> ErrorReply {
+        let requester = check::is_requester(&request.requester).then(|| request.requester.as_str().into());
+        let (user, reason, code) = (user.map(Cow::from), refusal.message.as_str().into(), refusal.code);
+        let refused = Refused { tenant, connection, purpose, requester, user, code, reason };
+        self.journal.denied(refused).await.err().map_or(refusal, ErrorReply::from)
+    }
+
     async fn try_issue(
         &self,
         purpose: Purpose,
         tenant: TenantId,
         connection: ConnectionId,
+        user: Option<&str>,
         request: &IssueRequest,
     ) -> Result<IssuedCredentials, ErrorReply> {
         if tenant == STRANGER {
@@ -93,10 +131,13 @@ impl Issuer {
         let wish = check::wish(request, purpose)?;
         let grant = check::may_issue(connection, purpose, self.grant(tenant, connection).await?)?;
         let key = SessionKey::of(&grant, purpose, wish.duration);
-        let (issued, cached) = self.good_session(&key, &grant, purpose, &wish).await?;
+        let (issued, cached) = self.good_session(&key, &grant, purpose, &wish, user).await?;
         self.metrics.cache(cached);
         self.still_granted(&grant, &key, purpose, &wish).await?;
         let reply = self.sealed(purpose, &grant, &issued, request)?;
+        if cached {
+            self.journal.answered_from_cache(given(&grant, purpose, &wish, user, &issued))?;
+        }
         self.used.note(tenant, connection);
         let (requester, session) = (&wish.requester, &issued.session_name);
         tracing::info!(%tenant, %connection, %purpose, requester, session, cached, "credentials were issued");
@@ -119,13 +160,14 @@ impl Issuer {
         grant: &Grant,
         purpose: Purpose,
         wish: &Wish,
+        user: Option<&str>,
     ) -> Result<(Arc<Issued>, bool), ErrorReply> {
-        let got = self.session(key, grant, purpose, wish).await?;
+        let got = self.session(key, grant, purpose, wish, user).await?;
         if !self.is_denied(grant, &got.0).await? {
             return Ok(got);
         }
         self.sessions.withdraw(&Withdrawal::all(grant)).await;
-        let again = self.session(key, grant, purpose, wish).await?;
+        let again = self.session(key, grant, purpose, wish, user).await?;
         if !self.is_denied(grant, &again.0).await? {
             return Ok(again);
         }
@@ -145,6 +187,7 @@ impl Issuer {
         grant: &Grant,
         purpose: Purpose,
         wish: &Wish,
+        user: Option<&str>,
     ) -> Result<(Arc<Issued>, bool), ErrorReply> {
         let make = async {
             let partition = grant.role_arn.partition();
@@ -161,14 +204,22 @@ impl Issuer {
             };
             let made = self.chain.issue(grant.tenant, first_hop_policy.into(), &hop).await;
             // Said once, and not by each of those who wait for it.
-            made.map(|session| Issued { session, session_name: session_name.clone() }).inspect_err(|error| {
-                let (tenant, connection) = (grant.tenant, grant.connection);
-                let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(%tenant, %connection, cause, "no session: {error}");
-            })
+            let made =
+                made.map(|session| Issued { session, session_name: session_name.clone() }).inspect_err(|error| {
+                    let (tenant, connection) = (grant.tenant, grant.connection);
+                    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+                    tracing::warn!(%tenant, %connection, cause, "no session: {error}");
+                });
+            let issued = made.map_err(NoSession::Chain)?;
+            // Here and not where it is given out: nobody has it before it is written down, and whoever finds its name in CloudTrail finds it in the audit.
+            self.journal.issued(given(grant, purpose, wish, user, &issued), 1).await.map_err(NoSession::Journal)?;
+            Ok(issued)
         };
         let got = self.sessions.get(key.clone(), wish.min_remaining, make).await;
-        got.map_err(|error| refusal(grant.connection, &error))
+        got.map_err(|error| match &*error {
+            NoSession::Chain(error) => refusal(grant.connection, error),
+            NoSession::Journal(error) => error.into(),
+        })
     }
 
     /// The grant may have been withdrawn while STS was asked: then what came too late for the eviction is dropped here.
@@ -229,6 +280,26 @@ impl Issuer {
             broker_key: self.seal.public().clone(),
             sealed,
         })
+    }
+}
+
+/// What is written down of credentials that were given out.
+fn given<'a>(
+    grant: &'a Grant,
+    purpose: Purpose,
+    wish: &'a Wish,
+    user: Option<&'a str>,
+    issued: &'a Issued,
+) -> Given<'a> {
+    Given {
+        tenant: grant.tenant,
+        connection: grant.connection,
+        purpose,
+        account: Cow::Borrowed(&grant.account),
+        requester: wish.requester.as_str().into(),
+        user: user.map(Cow::from),
+        session_name: issued.session_name.as_str().into(),
+        expires_at: issued.session.expires_at,
     }
 }
 

@@ -15,6 +15,7 @@ struct Bench {
     issuer: Issuer,
     grant: Grant,
     requester: SealSeed,
+    _folder: tempfile::TempDir,
 }
 
 async fn bench(sts: FakeSts) -> Bench {
@@ -35,15 +36,17 @@ async fn bench(sts: FakeSts) -> Bench {
     };
     let book = Arc::new(Book::default());
     book.accept(grant.clone());
+    let (journal, folder) = crate::journal::tests::journal();
     let issuer = Issuer {
         grants: book.clone(),
         sessions: Sessions::default(),
         chain: fixture.chain.clone(),
         seal: SealSeed::generate().unwrap(),
         used: UsedConnections::default(),
+        journal,
         metrics: fixture.metrics.clone(),
     };
-    Bench { fixture, book, issuer, grant, requester: SealSeed::generate().unwrap() }
+    Bench { fixture, book, issuer, grant, requester: SealSeed::generate().unwrap(), _folder: folder }
 }
 
 impl Bench {
@@ -54,7 +57,7 @@ impl Bench {
             duration_s,
             min_remaining_s: None,
         };
-        self.issuer.issue(Purpose::CostRead, self.grant.tenant, self.grant.connection, request).await
+        self.issuer.issue(Purpose::CostRead, self.grant.tenant, self.grant.connection, Some("job"), request).await
     }
 
     fn now(&self, change: impl FnOnce(&mut Grant)) {
@@ -151,7 +154,7 @@ async fn another_tenants_connection_is_not_found() {
         duration_s: None,
         min_remaining_s: None,
     };
-    let refused = bench.issuer.issue(Purpose::CostRead, TenantId::new(), bench.grant.connection, request).await;
+    let refused = bench.issuer.issue(Purpose::CostRead, TenantId::new(), bench.grant.connection, None, request).await;
     assert_eq!(refused.unwrap_err().code, ErrorCode::NotFound);
     assert!(bench.fixture.sts.calls().is_empty());
 }
@@ -166,7 +169,7 @@ async fn nothing_is_ever_issued_for_the_principal_that_is_no_tenants() {
         duration_s: None,
         min_remaining_s: None,
     };
-    let refused = bench.issuer.issue(Purpose::CostRead, STRANGER, bench.grant.connection, request).await;
+    let refused = bench.issuer.issue(Purpose::CostRead, STRANGER, bench.grant.connection, None, request).await;
     assert_eq!(refused.unwrap_err().code, ErrorCode::NotFound);
     assert!(bench.fixture.sts.calls().is_empty());
 }

@@ -84,6 +84,7 @@ pub(crate) async fn world_with(more: impl FnOnce(&AwsEmulator) -> Vec<(&'static 
         ("ROLEBRIDGE_PROVIDER_ACCOUNT", "111111111111".to_owned()),
         ("ROLEBRIDGE_KEY_FILE", file("key")),
         ("ROLEBRIDGE_SEAL_SEED_FILE", file("seed")),
+        ("ROLEBRIDGE_AUDIT_JOURNAL", file("journal")),
         ("ROLEBRIDGE_SETTLE_SECONDS", "1".to_owned()),
         ("ROLEBRIDGE_PERMISSIONS_BOUNDARY", provider.principal_boundary_arn.clone()),
         ("AWS_REGION", REGION.to_owned()),

@@ -1,0 +1,427 @@
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use contracts::{
+    AccountId, CloudEvent, ConnectionId, ErrorCode, EventId, Message, TenantId, Timestamp,
+    credentials::{CredentialsDenied, CredentialsIssued, Purpose},
+};
+use messaging::RawMessage;
+use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    answer::Answer,
+    folder::Folder,
+    record::{self, HEADER, Header, Next, Record, Single},
+    segment::Reader,
+    *,
+};
+use crate::metrics::Metrics;
+
+const ROOM: u64 = 64 << 20;
+
+/// A journal in a folder that goes with it.
+pub(crate) fn journal() -> (Journal, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (Journal::open(folder.path(), ROOM).unwrap(), folder)
+}
+
+fn given(requester: &str) -> Given<'static> {
+    let connection = "019aab2e-0000-7000-8000-000000000001".parse().unwrap();
+    Given {
+        tenant: "019aab2e-0000-7000-8000-000000000000".parse().unwrap(),
+        connection,
+        purpose: Purpose::CostRead,
+        account: std::borrow::Cow::Owned(AccountId::parse("222222222222").unwrap()),
+        requester: requester.to_owned().into(),
+        user: Some("job".into()),
+        session_name: "rolebridge.cost-read.0123456789ab".into(),
+        expires_at: "2026-11-22T12:00:00Z".parse().unwrap(),
+    }
+}
+
+fn refused(requester: &str) -> Refused<'static> {
+    Refused {
+        tenant: TenantId::new(),
+        connection: ConnectionId::new(),
+        purpose: None,
+        requester: Some(requester.to_owned().into()),
+        user: None,
+        code: ErrorCode::NotFound,
+        reason: "there is none".into(),
+    }
+}
+
+/// A stream that remembers what it was given, once for each ID.
+#[derive(Clone, Default)]
+struct Stored {
+    events: Arc<Mutex<BTreeMap<EventId, RawMessage>>>,
+    away: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Events for Stored {
+    async fn store(&self, event: &RawMessage) -> bool {
+        if self.away.load(Ordering::SeqCst) {
+            return false;
+        }
+        let before = self.events.lock().unwrap().insert(event.id, event.clone());
+        // The same ID is the same event, whoever reads it how often.
+        assert!(before.is_none_or(|before| before == *event));
+        true
+    }
+}
+
+impl Stored {
+    fn of<T: Message>(&self) -> Vec<T> {
+        let events = self.events.lock().unwrap();
+        events
+            .values()
+            .filter_map(|event| CloudEvent::<T>::decode(&event.payload).ok())
+            .map(|event| event.data)
+            .collect()
+    }
+
+    fn answers(&self) -> BTreeMap<String, u64> {
+        let mut answers = BTreeMap::new();
+        for event in self.of::<CredentialsIssued>() {
+            *answers.entry(event.requester).or_default() += event.answers;
+        }
+        for event in self.of::<CredentialsDenied>() {
+            *answers.entry(event.requester.unwrap_or_default()).or_default() += event.answers;
+        }
+        answers
+    }
+}
+
+/// Publishes all that is in `journal`, and ends it.
+async fn publish(journal: &Journal, stored: &Stored) {
+    let answered = CancellationToken::new();
+    answered.cancel();
+    keep(journal.clone(), stored.clone(), Metrics::new(&telemetry::meter()), answered).await.unwrap();
+}
+
+fn segments(folder: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|ending| ending == "segment")).collect();
+    segments.sort();
+    segments
+}
+
+#[tokio::test]
+async fn what_is_written_down_becomes_events_and_leaves_the_folder() {
+    let (journal, folder) = journal();
+    journal.issued(given("first"), 1).await.unwrap();
+    for _ in 0..7 {
+        journal.answered_from_cache(given("first")).unwrap();
+        journal.answered_from_cache(given("second")).unwrap();
+    }
+    journal.denied(refused("third")).await.unwrap();
+    let stored = Stored::default();
+    publish(&journal, &stored).await;
+    assert_eq!(stored.answers(), BTreeMap::from([("first".into(), 8), ("second".into(), 7), ("third".into(), 1)]));
+    let issued = stored.of::<CredentialsIssued>();
+    let new: Vec<_> = issued.iter().filter(|event| event.new_session).collect();
+    assert!(
+        matches!(new.as_slice(), [one] if one.requester == "first" && one.answers == 1 && one.user.as_deref() == Some("job"))
+    );
+    for event in &issued {
+        let minute = |at: Timestamp| at.inner().unix_timestamp() / 60;
+        assert!(event.from <= event.until && minute(event.from) == minute(event.until), "{event:?}");
+    }
+    assert!(segments(folder.path()).is_empty());
+    assert!(matches!(journal.answered_from_cache(given("late")), Err(JournalError::Ended)));
+}
+
+#[tokio::test]
+async fn what_an_earlier_life_left_is_published_with_the_ids_that_it_would_have_had() {
+    let (journal, folder) = journal();
+    journal.issued(given("one"), 1).await.unwrap();
+    journal.answered_from_cache(given("one")).unwrap();
+    // As a crash leaves it: the same files twice, read by two lives.
+    let copy = tempfile::tempdir().unwrap();
+    for file in segments(folder.path()) {
+        fs::copy(&file, copy.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let stored = Stored::default();
+    publish(&journal, &stored).await;
+    let first: Vec<_> = stored.events.lock().unwrap().keys().copied().collect();
+    publish(&Journal::open(copy.path(), ROOM).unwrap(), &stored).await;
+    let both: Vec<_> = stored.events.lock().unwrap().keys().copied().collect();
+    assert_eq!((first.len(), &first), (2, &both));
+    assert!(first.iter().all(|id| id.as_uuid().get_version_num() == 7));
+    // The same answers in another segment are other events.
+    let (other, _folder) = super::tests::journal();
+    other.issued(given("one"), 1).await.unwrap();
+    publish(&other, &stored).await;
+    assert_eq!(stored.events.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_away_keeps_nobody_waiting_and_gets_everything_later() {
+    let (journal, folder) = journal();
+    let (stored, answered) = (Stored::default(), CancellationToken::new());
+    stored.away.store(true, Ordering::SeqCst);
+    let task = tokio::spawn(keep(journal.clone(), stored.clone(), Metrics::new(&telemetry::meter()), answered.clone()));
+    for _ in 0..100 {
+        journal.issued(given("one"), 1).await.unwrap();
+        journal.answered_from_cache(given("one")).unwrap();
+    }
+    assert!(stored.events.lock().unwrap().is_empty());
+    assert!(journal.backlog().0 > 100 * 21);
+    stored.away.store(false, Ordering::SeqCst);
+    answered.cancel();
+    task.await.unwrap().unwrap();
+    assert_eq!(stored.answers(), BTreeMap::from([("one".into(), 200)]));
+    assert!(segments(folder.path()).is_empty());
+}
+
+#[tokio::test]
+async fn a_full_journal_takes_nothing_until_the_stream_has_taken_what_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path(), 4096).unwrap();
+    let (stored, answered) = (Stored::default(), CancellationToken::new());
+    stored.away.store(true, Ordering::SeqCst);
+    let task = tokio::spawn(keep(journal.clone(), stored.clone(), Metrics::new(&telemetry::meter()), answered.clone()));
+    let mut written = 0;
+    let error = loop {
+        match journal.answered_from_cache(given("one")) {
+            Ok(()) => written += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, JournalError::Full));
+    assert_eq!(contracts::ErrorReply::from(error).code, ErrorCode::Unavailable);
+    assert!(matches!(journal.denied(refused("two")).await, Err(JournalError::Full)));
+    stored.away.store(false, Ordering::SeqCst);
+    while journal.answered_from_cache(given("one")).is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    answered.cancel();
+    task.await.unwrap().unwrap();
+    assert_eq!(stored.answers(), BTreeMap::from([("one".into(), written + 1)]));
+}
+
+#[test]
+fn a_folder_is_one_instances_alone_and_its_owners_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("below").join("journal");
+    let first = Journal::open(&path, ROOM).unwrap();
+    let refused = Journal::open(&path, ROOM).unwrap_err();
+    assert!(matches!(refused, OpenError::InUse { .. }) && refused.to_string().contains("a folder of its own"));
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    for file in fs::read_dir(&path).unwrap() {
+        assert_eq!(file.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    drop(first);
+    Journal::open(&path, ROOM).unwrap();
+}
+
+#[test]
+fn what_is_no_segment_of_this_version_is_not_passed_over() {
+    for contents in [vec![], vec![7; 100]] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("0000000000000003.segment"), contents).unwrap();
+        let refused = Journal::open(folder.path(), ROOM).unwrap_err();
+        assert!(matches!(refused, OpenError::NoSegment { .. }), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_kept_for_people_and_a_torn_end_is_not() {
+    let (journal, folder) = journal();
+    journal.answered_from_cache(given("one")).unwrap();
+    drop(journal);
+    let file = segments(folder.path()).pop().unwrap();
+    let append = |bytes: &[u8]| OpenOptions::new().append(true).open(&file).unwrap().write_all(bytes).unwrap();
+    // A page that was never written to, and what else a crash leaves.
+    append(&[0; 100_000]);
+    let copy = tempfile::tempdir().unwrap();
+    fs::copy(&file, copy.path().join(file.file_name().unwrap())).unwrap();
+    append(&[9; 100]);
+    for (folder, damaged) in [(copy, 0), (folder, 1)] {
+        let stored = Stored::default();
+        publish(&Journal::open(folder.path(), ROOM).unwrap(), &stored).await;
+        assert_eq!(stored.answers(), BTreeMap::from([("one".into(), 1)]));
+        assert!(segments(folder.path()).is_empty());
+        let kept = fs::read_dir(folder.path()).unwrap();
+        let kept =
+            kept.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|ending| ending == "damaged"));
+        assert_eq!(kept.count(), damaged);
+    }
+}
+
+fn records() -> impl Strategy<Value = Vec<Record>> {
+    let answer = || {
+        prop_oneof![
+            "[a-z]{2,32}".prop_map(|name| Answer::Given(given(&name))),
+            "[a-z]{2,32}".prop_map(|name| Answer::Refused(refused(&name)))
+        ]
+    };
+    let record = prop_oneof![
+        (any::<u32>(), answer()).prop_map(|(number, answer)| Record::Known { number, answer }),
+        (any::<u32>(), any::<u64>()).prop_map(|(number, at)| Record::Again { number, at }),
+        (any::<u64>(), answer()).prop_map(|(at, answer)| Record::Single(Single {
+            at,
+            traceparent: None,
+            answers: 1,
+            answer
+        })),
+    ];
+    prop::collection::vec(record, 1..8)
+}
+
+fn encode(records: &[Record]) -> (Vec<u8>, Vec<usize>) {
+    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    for record in records {
+        match record {
+            Record::Known { number, answer } => record::write_known(&mut bytes, *number, answer),
+            Record::Again { number, at } => record::write_again(&mut bytes, *number, *at),
+            Record::Single(single) => record::write_single(&mut bytes, single),
+        }
+        .unwrap();
+        ends.push(bytes.len());
+    }
+    (bytes, ends)
+}
+
+fn decode(mut bytes: &[u8]) -> (Vec<Record>, Next) {
+    let mut records = Vec::new();
+    loop {
+        match record::next(bytes) {
+            Next::Record(record, size) => {
+                records.push(record);
+                bytes = &bytes[size..];
+            }
+            other => return (records, other),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    New(u8),
+    Again(u8),
+    Denied(u8),
+    DeniedAgain(u8),
+    Roll,
+    Crash(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        2 => (0..4u8).prop_map(Step::New),
+        8 => (0..4u8).prop_map(Step::Again),
+        1 => (0..4u8).prop_map(Step::Denied),
+        2 => (4..6u8).prop_map(Step::DeniedAgain),
+        1 => Just(Step::Roll),
+        1 => (0..200usize).prop_map(Step::Crash),
+    ];
+    prop::collection::vec(step, 0..60)
+}
+
+proptest! {
+    #[test]
+    fn records_are_read_as_they_were_written_and_a_torn_end_takes_the_last_alone(records in records(), flip in any::<prop::sample::Index>()) {
+        let (bytes, ends) = encode(&records);
+        for cut in 0..=bytes.len() {
+            let whole = ends.iter().filter(|end| **end <= cut).count();
+            let (read, rest) = decode(&bytes[..cut]);
+            prop_assert_eq!(&read[..], &records[..whole]);
+            prop_assert_eq!(rest, Next::Short);
+        }
+        // A bit that fell over: what is before it is read, and nothing that was not written.
+        let mut damaged = bytes.clone();
+        let at = flip.index(bytes.len());
+        damaged[at] ^= 0x10;
+        let whole = ends.iter().filter(|end| **end <= at).count();
+        let (read, rest) = decode(&damaged);
+        prop_assert_eq!(&read[..], &records[..whole]);
+        prop_assert!(matches!(rest, Next::Torn | Next::Short), "{rest:?}");
+    }
+
+    #[test]
+    fn headers_are_read_as_they_were_written(id in any::<u128>(), begun in any::<u64>(), at in 0..HEADER, bit in 0..8) {
+        let header = Header { id: uuid::Uuid::from_u128(id), begun };
+        let mut bytes = header.encode();
+        prop_assert_eq!(Header::decode(&bytes), Some(header));
+        bytes[at] ^= 1_u8 << bit;
+        prop_assert_eq!(Header::decode(&bytes), None);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    /// Whatever comes in whatever order, with crashes that leave a torn end between: the events say what was written down, no more and no less.
+    #[test]
+    fn events_sum_up_what_was_written_down(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let (mut expected, mut news, stored) = (BTreeMap::<String, u64>::new(), 0, Stored::default());
+            let mut journal = Journal::open(folder.path(), ROOM).unwrap();
+            for step in steps {
+                let name = |number: u8| format!("job-{number}");
+                match &step {
+                    Step::New(n) => { journal.issued(given(&name(*n)), 1).await.unwrap(); news += 1; }
+                    Step::Again(n) => journal.answered_from_cache(given(&name(*n))).unwrap(),
+                    Step::Denied(n) => journal.denied(refused(&name(*n))).await.unwrap(),
+                    Step::DeniedAgain(n) => journal.denied_from_cache(refused(&name(*n))).unwrap(),
+                    Step::Roll => drop(journal.roll().unwrap()),
+                    Step::Crash(torn) => {
+                        drop(journal);
+                        let last = segments(folder.path()).pop().unwrap();
+                        let (bytes, _) = encode(&[Record::Known { number: 9, answer: Answer::Given(given("torn")) }]);
+                        let torn = &bytes[..(*torn).min(bytes.len() - 1)];
+                        OpenOptions::new().append(true).open(last).unwrap().write_all(torn).unwrap();
+                        journal = Journal::open(folder.path(), ROOM).unwrap();
+                    }
+                }
+                if let Step::New(n) | Step::Again(n) | Step::Denied(n) | Step::DeniedAgain(n) = step {
+                    *expected.entry(name(n)).or_default() += 1;
+                }
+            }
+            publish(&journal, &stored).await;
+            prop_assert_eq!(stored.answers(), expected);
+            prop_assert_eq!(stored.of::<CredentialsIssued>().iter().filter(|event| event.new_session).count(), news);
+            prop_assert!(segments(folder.path()).is_empty());
+            Ok(())
+        })?;
+    }
+}
+
+#[test]
+fn a_segment_without_an_end_is_read_as_far_as_it_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (folder, _) = Folder::open(folder.path()).unwrap();
+    let segment = folder.begin(0, 0).unwrap();
+    let (bytes, _) =
+        encode(&[Record::Single(Single { at: 1, traceparent: None, answers: 1, answer: Answer::Given(given("one")) })]);
+    let mut reader = Reader::open(&segment).unwrap();
+    assert!(reader.next(segment.length()).unwrap().at_end);
+    for _ in 0..700 {
+        segment.append(&bytes, 1).unwrap();
+    }
+    let mut read = 0;
+    loop {
+        let batch = reader.next(segment.length()).unwrap();
+        assert!(!batch.damaged);
+        read += batch.events.len();
+        if batch.at_end {
+            break;
+        }
+    }
+    assert_eq!(read, 700);
+}

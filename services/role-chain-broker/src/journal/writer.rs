@@ -1,0 +1,307 @@
+//! The journal, as whoever answers sees it.
+
+use std::{
+    collections::VecDeque,
+    hash::RandomState,
+    io,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use contracts::{ErrorCode, ErrorReply, Timestamp};
+use hashbrown::HashTable;
+
+use super::{
+    answer::{Answer, Given, Refused},
+    folder::{Folder, OpenError},
+    record::{self, Millis, Single, Unwritable},
+    segment::Segment,
+};
+
+/// Why an answer must not go out: it could not be written down.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("the audit journal is full: the stream of events has not taken what is in it for too long")]
+    Full,
+    #[error("the audit journal has ended")]
+    Ended,
+    #[error("the disk of the audit journal does not take any more")]
+    Disk(#[source] io::Error),
+    #[error("an answer has no form in the audit journal: this is a bug, please report it")]
+    Unwritable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<&JournalError> for ErrorReply {
+    /// What the requester is told, whatever he would have been told otherwise.
+    fn from(_: &JournalError) -> Self {
+        let message = "this answer could not be written into the broker's audit journal, and without that none goes out: try again; if it lasts, an operator must look at role-chain-broker's log";
+        Self::new(ErrorCode::Unavailable, message).retry_after(2_000)
+    }
+}
+
+impl From<JournalError> for ErrorReply {
+    fn from(error: JournalError) -> Self {
+        Self::from(&error)
+    }
+}
+
+/// The journal of one instance. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Journal(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    folder: Folder,
+    most: u64,
+    state: Mutex<State>,
+    hasher: RandomState,
+    /// Answers that did not go out since somebody was told.
+    refused: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Where everything is written to; none after the end.
+    active: Option<Arc<Segment>>,
+    /// In order: nothing is written to them any more.
+    sealed: VecDeque<Arc<Segment>>,
+    sealed_bytes: u64,
+    /// The answers that the active segment has numbers for.
+    known: HashTable<(Answer<'static>, u32)>,
+    buffer: Vec<u8>,
+    /// Something had no room.
+    full: bool,
+}
+
+impl Journal {
+    /// Takes `folder`, with what earlier lives left there, for at most `most` bytes.
+    ///
+    /// # Errors
+    /// When it is another's or cannot be used.
+    pub fn open(folder: &Path, most: u64) -> Result<Self, OpenError> {
+        let path = folder;
+        let (folder, left) = Folder::open(path)?;
+        let number = left.last().map_or(0, |segment| segment.number() + 1);
+        let first = folder.begin(number, now());
+        let first = first.map_err(|source| OpenError::Folder { folder: path.to_owned(), source })?;
+        let state = State {
+            active: Some(Arc::new(first)),
+            sealed_bytes: left.iter().map(Segment::length).sum(),
+            sealed: left.into_iter().map(Arc::new).collect(),
+            known: HashTable::new(),
+            buffer: Vec::new(),
+            full: false,
+        };
+        let (state, hasher, refused) = (Mutex::new(state), RandomState::new(), AtomicU64::new(0));
+        Ok(Self(Arc::new(Inner { folder, most, state, hasher, refused })))
+    }
+
+    /// A new session was begun. Returns when that is on the disk; one sync serves all who wait. Before that nobody may have the session.
+    ///
+    /// `answers` is 1 where a requester waits for it, and 0 where it was begun ahead of need.
+    ///
+    /// # Errors
+    /// When it could not be written down.
+    pub async fn issued(&self, given: Given<'_>, answers: u64) -> Result<(), JournalError> {
+        self.single(Answer::Given(given), answers).await
+    }
+
+    /// A session that was in the cache is given out. Waits for nobody; costs one small write into the operating system's memory.
+    ///
+    /// # Errors
+    /// When it could not be written down.
+    pub fn answered_from_cache(&self, given: Given<'_>) -> Result<(), JournalError> {
+        self.again(&Answer::Given(given))
+    }
+
+    /// A request is refused. Returns when that is on the disk; one sync serves all who wait.
+    ///
+    /// # Errors
+    /// When it could not be written down.
+    pub async fn denied(&self, refused: Refused<'_>) -> Result<(), JournalError> {
+        self.single(Answer::Refused(refused), 1).await
+    }
+
+    /// A refusal is repeated out of memory. As of [`Journal::answered_from_cache`].
+    ///
+    /// # Errors
+    /// When it could not be written down.
+    pub fn denied_from_cache(&self, refused: Refused<'_>) -> Result<(), JournalError> {
+        self.again(&Answer::Refused(refused))
+    }
+
+    async fn single(&self, answer: Answer<'_>, answers: u64) -> Result<(), JournalError> {
+        let single = Single { at: now(), traceparent: telemetry::traceparent(), answers, answer };
+        let written = {
+            let mut state = self.state();
+            let encoded = record::write_single(state.empty_buffer(), &single);
+            encoded.map_err(unwritable).and_then(|()| state.append(single.at, self.0.most))
+        };
+        let durable =
+            async |(segment, end): (Arc<Segment>, u64)| segment.durable(end).await.map_err(JournalError::Disk);
+        let done = match written {
+            Ok(written) => durable(written).await,
+            Err(error) => Err(error),
+        };
+        self.counted(done)
+    }
+
+    fn again(&self, answer: &Answer<'_>) -> Result<(), JournalError> {
+        let (hash, at) = (answer.hash(&self.0.hasher), now());
+        let done = self.state().again(answer, hash, at, self.0.most, &self.0.hasher);
+        self.counted(done)
+    }
+
+    fn counted(&self, done: Result<(), JournalError>) -> Result<(), JournalError> {
+        done.inspect_err(|_| {
+            self.0.refused.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn empty_buffer(&mut self) -> &mut Vec<u8> {
+        self.buffer.clear();
+        &mut self.buffer
+    }
+
+    fn again(
+        &mut self,
+        answer: &Answer<'_>,
+        hash: u64,
+        at: Millis,
+        most: u64,
+        hasher: &RandomState,
+    ) -> Result<(), JournalError> {
+        let known = self.known.find(hash, |(known, _)| known == answer).map(|(_, number)| *number);
+        let number = known.unwrap_or_else(|| u32::try_from(self.known.len()).unwrap_or(u32::MAX));
+        let buffer = self.empty_buffer();
+        if known.is_none() {
+            record::write_known(buffer, number, answer).map_err(unwritable)?;
+        }
+        record::write_again(buffer, number, at).map_err(unwritable)?;
+        self.append(at, most)?;
+        if known.is_none() {
+            self.known.insert_unique(hash, (answer.clone().into_owned(), number), |(known, _)| known.hash(hasher));
+        }
+        Ok(())
+    }
+
+    /// Appends what is in the buffer; gives where that ends.
+    fn append(&mut self, at: Millis, most: u64) -> Result<(Arc<Segment>, u64), JournalError> {
+        let active = self.active.as_ref().ok_or(JournalError::Ended)?;
+        if active.has_failed() {
+            return Err(JournalError::Disk(io::Error::other("the segment in use has failed")));
+        }
+        if self.sealed_bytes + active.length() + self.buffer.len() as u64 > most {
+            self.full = true;
+            return Err(JournalError::Full);
+        }
+        let end = active.append(&self.buffer, at).map_err(JournalError::Disk)?;
+        Ok((active.clone(), end))
+    }
+}
+
+fn unwritable(error: Unwritable) -> JournalError {
+    JournalError::Unwritable(Box::new(error))
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now() -> Millis {
+    Millis::try_from(Timestamp::now().inner().unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
+}
+
+/// What the journal's task does with it.
+impl Journal {
+    /// Seals the segment in use and begins another. Writes to the disk. An empty one goes on being used.
+    ///
+    /// # Errors
+    /// When there can be no other; the one in use stays.
+    pub(super) fn roll(&self) -> io::Result<Option<Arc<Segment>>> {
+        let Some(number) =
+            self.active().filter(|active| !active.is_empty() || active.has_failed()).map(|active| active.number())
+        else {
+            return Ok(None);
+        };
+        let next = Arc::new(self.0.folder.begin(number + 1, now())?);
+        let mut state = self.state();
+        let Some(sealed) = state.active.replace(next) else {
+            // Ended meanwhile, and for good.
+            state.active = None;
+            return Ok(None);
+        };
+        state.seal(sealed.clone());
+        Ok(Some(sealed))
+    }
+
+    /// Whether something had no room in the segments there are.
+    pub(super) fn is_full(&self) -> bool {
+        self.state().full
+    }
+
+    /// Nothing more can be written down from now on.
+    pub(super) fn end(&self) {
+        let mut state = self.state();
+        if let Some(last) = state.active.take() {
+            state.seal(last);
+        }
+    }
+
+    pub(super) fn active(&self) -> Option<Arc<Segment>> {
+        self.state().active.clone()
+    }
+
+    /// The oldest segment that holds something, and whether it is sealed.
+    pub(super) fn oldest(&self) -> Option<(Arc<Segment>, bool)> {
+        let state = self.state();
+        let sealed = state.sealed.front().map(|segment| (segment.clone(), true));
+        sealed.or_else(|| state.active.clone().filter(|active| !active.is_empty()).map(|active| (active, false)))
+    }
+
+    /// The oldest sealed segment goes: everything in it was acknowledged, or it is `damaged` and kept beside the journal.
+    ///
+    /// # Errors
+    /// When the file cannot be moved or removed; then it stays in the journal.
+    pub(super) fn done(&self, segment: &Segment, damaged: bool) -> io::Result<()> {
+        if damaged {
+            let aside = self.0.folder.set_aside(segment)?;
+            tracing::error!(file = %aside.display(), "a part of the audit journal cannot be read and was not published: keep this file, and have it looked at");
+        } else {
+            self.0.folder.remove(segment)?;
+        }
+        let mut state = self.state();
+        if state.sealed.front().is_some_and(|first| first.number() == segment.number()) {
+            state.sealed.pop_front();
+            state.sealed_bytes = state.sealed_bytes.saturating_sub(segment.length());
+        }
+        Ok(())
+    }
+
+    /// Bytes that wait, and since when (ms since 1970) the oldest of them.
+    pub(super) fn backlog(&self) -> (u64, Option<Millis>) {
+        let oldest = self.oldest().map(|(segment, _)| segment.since());
+        let state = self.state();
+        (state.sealed_bytes + state.active.as_ref().map_or(0, |active| active.length()), oldest)
+    }
+
+    /// Answers that did not go out since this was asked for last.
+    pub(super) fn refused(&self) -> u64 {
+        self.0.refused.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl State {
+    fn seal(&mut self, segment: Arc<Segment>) {
+        self.sealed_bytes += segment.length();
+        self.sealed.push_back(segment);
+        self.known = HashTable::new();
+        self.full = false;
+    }
+}
