@@ -185,7 +185,7 @@ pub struct CredentialsIssued {
     pub session_name: String,
     /// When the session ends, by AWS's clock.
     pub expires_at: Timestamp,
-    /// Whether the session was begun for this requester: then `answers` is 1. Otherwise it was in the cache.
+    /// Whether the session was begun now: then `answers` is 1, or 0 where it was begun ahead of need. Otherwise it was in the cache.
     pub new_session: bool,
     /// Answers from `from` to `until`: of one requester, for one connection and purpose, out of one session, within one minute.
     pub answers: u64,
