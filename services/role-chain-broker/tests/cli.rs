@@ -88,6 +88,17 @@ fn nats_that_is_not_there_or_a_region_that_is_not_set() {
 }
 
 #[test]
+fn a_journal_that_cannot_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    refuses(configured(folder.path()).env("ROLEBRIDGE_AUDIT_JOURNAL", &file), "must be a folder");
+    let journal = folder.path().join("journal");
+    let _taken = role_chain_broker::journal::Journal::open(&journal, 1 << 20).unwrap();
+    refuses(&mut configured(folder.path()), "a folder of its own");
+}
+
+#[test]
 fn a_port_that_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const CUSTOMER: &str = "222222222222";
 pub(crate) const REGION: &str = "eu-central-1";
+/// What an operator's server has.
+pub(crate) const ACCOUNTS: &str = include_str!("../../../../deploy/nats/accounts.conf");
 pub(crate) const WITHIN: Duration = Duration::from_secs(10);
 
 /// Dropping it ends everything.
@@ -60,8 +62,17 @@ pub(crate) async fn world() -> World {
 
 /// With more variables for the broker, which may replace those below.
 pub(crate) async fn world_with(more: impl FnOnce(&AwsEmulator) -> Vec<(&'static str, String)>) -> World {
+    world_under(ACCOUNTS, more).await
+}
+
+/// With other accounts on the bus than an operator's.
+pub(crate) async fn world_under(
+    accounts: &str,
+    more: impl FnOnce(&AwsEmulator) -> Vec<(&'static str, String)>,
+) -> World {
     let tools = tokio::task::spawn_blocking(|| Toolbox::fetch(|_| {})).await.unwrap().unwrap();
-    let (nats, emulator) = (NatsServer::start(&tools).await.unwrap(), AwsEmulator::start(&tools).await.unwrap());
+    let nats = NatsServer::start_with(&tools, accounts).await.unwrap();
+    let emulator = AwsEmulator::start(&tools).await.unwrap();
     // Without IAM every refusal below would be an accident.
     emulator.assert_iam_is_on().await.unwrap();
     let provider = Provider::deploy(&emulator, "111111111111", REGION).await.unwrap();
