@@ -114,6 +114,13 @@ impl Spent {
     }
 }
 
+/// Messages from SQS of which this has become.
+async fn settled(world: &mut World, end: &str) -> usize {
+    let label = format!("end=\"{end}\"");
+    let text = metrics(&mut world.system, Service::CallbackIngest).await;
+    sum(&text, |line| line.starts_with("rolebridge_ingest_settled_total{") && line.contains(&label))
+}
+
 /// The sum of these samples.
 fn sum(metrics: &str, of: impl Fn(&str) -> bool) -> usize {
     let value = |line: &str| line.rsplit(' ').next().and_then(|count| count.parse::<usize>().ok()).expect("a count");
@@ -188,8 +195,12 @@ async fn costs_little(world: &mut World, start: Instant, one: &Spent, before: &S
     let malformed = JUNK / MALFORMED;
     assert_eq!(dropped + answered, JUNK - 2 * malformed, "each was handled once");
     assert!((1..=CLAIMED * ANSWERS_PER_ACCOUNT * windows).contains(&answered), "{answered} answers to strangers");
+    // All of them say that they are of one account.
+    let (turned_away, corrected) = (settled(world, "dropped").await, settled(world, "answered").await);
+    assert_eq!(turned_away + corrected, malformed, "each request of a wrong form was handled once");
+    assert!((1..=ANSWERS_PER_ACCOUNT * windows).contains(&corrected), "{corrected} answers to wrong forms");
     let told = world.system.emulator.log_text().lines().filter(|line| line.contains("unknown token")).count();
-    assert_eq!(told, answered + malformed, "answers that nobody waited for");
+    assert_eq!(told, answered + corrected, "answers that nobody waited for");
     let dead = dead_letters(world).await;
     assert_eq!(dead.len(), malformed, "those that are no envelope: {:?}", dead.first());
 

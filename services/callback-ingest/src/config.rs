@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use contracts::TopicArn;
 use messaging::NatsConfig;
-use runtime::HttpConfig;
+use runtime::{HttpConfig, quota::StrangersConfig};
 use telemetry::LogConfig;
 use url::{Host, Url};
 
@@ -74,6 +74,9 @@ pub struct Config {
     /// Seconds after a callback in which its answer is tried again: the template's ServiceTimeout.
     #[arg(long, env = "ROLEBRIDGE_ANSWER_DEADLINE", default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub answer_deadline: u64,
+
+    #[command(flatten)]
+    pub strangers: StrangersConfig,
 
     /// The SDK's own override of AWS's endpoints; here only to judge ROLEBRIDGE_SNS_SIGNATURE by.
     #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL", hide = true)]

@@ -31,7 +31,7 @@ use telemetry::Telemetry;
 use tokio_util::sync::CancellationToken;
 
 use answer::{AddressRules, Answerer, HttpPut, InHand};
-use intake::{Intake, Poller};
+use intake::{Intake, Poller, Strangers};
 use metrics::Metrics;
 use queue::{Queue, SqsQueue};
 use sns::{Certificates, Gate, SignatureCheck};
@@ -98,7 +98,8 @@ pub async fn run(config: Config, telemetry: Telemetry, shutdown: CancellationTok
 
     let queue: Arc<dyn Queue> = Arc::new(sqs(&config).await);
     let gate = Gate::new(config.topic_arns.clone(), signatures(config.sns_signature)?);
-    let intake = Arc::new(Intake { gate, rules, seed, outlet: Arc::new(bus.clone()), answerer, metrics });
+    let strangers = Strangers::new(config.strangers.limits());
+    let intake = Arc::new(Intake { gate, rules, seed, outlet: Arc::new(bus.clone()), answerer, strangers, metrics });
     let queue_health = health.part("sqs");
     for _ in 0..config.sqs_pollers {
         let poller = Poller {

@@ -36,7 +36,7 @@ impl Default for Metrics {
                 .build(),
             settled: meter
                 .u64_counter("rolebridge_ingest_settled")
-                .with_description("Messages by what became of them: published, answered, refused, kept")
+                .with_description("Messages by what became of them: published, answered, dropped, refused, kept")
                 .build(),
             in_flight: meter
                 .i64_up_down_counter("rolebridge_ingest_in_flight")

@@ -6,12 +6,14 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use contracts::{AccountId, Region, TopicArn};
 use messaging::NatsConfig;
-use runtime::HttpConfig;
+use runtime::{
+    HttpConfig,
+    quota::{PerMinute, StrangersConfig},
+};
 use secrecy::{ExposeSecret, SecretString};
 use telemetry::LogConfig;
 use url::Url;
 
-use crate::flow::strangers::Limits;
 pub use watch::{WatchConfig, Watching};
 
 /// Owns tenants, enrollments and connections: who may connect what, and what is true of it.
@@ -44,13 +46,8 @@ pub struct Config {
     #[arg(long, env = "ROLEBRIDGE_VERIFY_DEADLINE", default_value_t = 240, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(5..=480))]
     pub verify_deadline: u64,
 
-    /// Requests of strangers that one instance answers in a minute, FAILED; those beyond are dropped and counted.
-    #[arg(long, env = "ROLEBRIDGE_STRANGERS_PER_MINUTE", default_value_t = Limits::default().answers, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
-    pub strangers_per_minute: u32,
-
-    /// Those of them that name one account.
-    #[arg(long, env = "ROLEBRIDGE_STRANGERS_PER_ACCOUNT", default_value_t = Limits::default().per_account, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
-    pub strangers_per_account: u32,
+    #[command(flatten)]
+    pub strangers: StrangersConfig,
 
     /// Days for which answers to refused requests, and to the stacks of ended connections, are kept.
     #[arg(long, env = "ROLEBRIDGE_CALLBACK_RETENTION", default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(31..=3650))]
@@ -78,7 +75,7 @@ impl Config {
             template: self.template_url.clone(),
             verify_within: Duration::from_secs(self.verify_deadline),
             watch: self.watch.watching(),
-            strangers: Limits { answers: self.strangers_per_minute, per_account: self.strangers_per_account },
+            strangers: self.strangers.limits(),
         }
     }
 
@@ -96,7 +93,7 @@ pub struct Rules {
     pub template: Url,
     pub verify_within: Duration,
     pub watch: Watching,
-    pub strangers: Limits,
+    pub strangers: PerMinute,
 }
 
 /// One topic for each region; at least one.

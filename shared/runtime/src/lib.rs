@@ -1,4 +1,4 @@
-//! How a service lives and ends: signals, supervised tasks, health over HTTP, the exit.
+//! How a service lives and ends: signals, supervised tasks, health over HTTP, the exit; and what strangers may cost it.
 //!
 //! Every program is `run(config, shutdown)`. Its long-lived tasks belong to a [`Supervisor`]: a task that ends, fails or panics before shutdown takes the
 //! process down with its name and reason, because a service that silently does half its work is worse than one that restarts. No contracts, no NATS, no AWS here.
@@ -6,6 +6,7 @@
 mod exit;
 mod health;
 mod http;
+pub mod quota;
 mod signals;
 mod supervisor;
 pub mod usage;

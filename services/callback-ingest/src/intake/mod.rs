@@ -5,13 +5,14 @@
 
 mod outlet;
 mod poller;
+mod strangers;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use contracts::Timestamp;
+use contracts::{Timestamp, callback::CallbackOutcome};
 use messaging::{Disposition, seal::SealSeed};
 use sha2::{Digest, Sha256};
 use tracing::Span;
@@ -27,6 +28,7 @@ use crate::{
 
 pub use outlet::{MemoryOutlet, Note, Outlet, OutletError, Sent};
 pub use poller::Poller;
+pub use strangers::Strangers;
 
 /// Longest that one message may take; its visibility is extended meanwhile.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,14 +54,22 @@ pub struct Intake {
     pub outlet: Arc<dyn Outlet>,
     /// For requests that the registry need not hear of.
     pub answerer: Arc<Answerer>,
+    pub strangers: Strangers,
     pub metrics: Metrics,
 }
 
 /// What happened to a message, for metrics and the log.
 enum Settled {
     Published,
-    Answered { reason: String },
-    Dead { reason: String, label: &'static str },
+    Answered {
+        reason: String,
+    },
+    /// Of a stranger beyond the limits: no answer, and no trace of it but a number.
+    Dropped,
+    Dead {
+        reason: String,
+        label: &'static str,
+    },
 }
 
 /// Why a message could not be settled.
@@ -97,6 +107,10 @@ impl Intake {
                 tracing::warn!(reason, "a request of a wrong form is answered with FAILED");
                 (End::Delete, "answered", "form")
             }
+            Ok(Settled::Dropped) => {
+                tracing::debug!("a request of a wrong form is beyond the limits for strangers");
+                (End::Delete, "dropped", "form")
+            }
             Ok(Settled::Dead { reason, label }) => {
                 tracing::warn!(reason, "a message was refused");
                 (End::Delete, "refused", label)
@@ -125,14 +139,26 @@ impl Intake {
                 Ok(Settled::Published)
             }
             // Not by way of the bus: outcomes there are the registry's word alone, and nobody else may publish them.
-            Ok(Parsed::Refused { outcome, reason }) => match self.answerer.handle(&outcome).await {
-                Disposition::Done => Ok(Settled::Answered { reason }),
-                Disposition::Refuse { reason: unanswered } => {
-                    self.bury(received, format!("{reason}; and {unanswered}"), "answer").await
-                }
-                Disposition::Later { .. } | Disposition::Retry { .. } => Err(Unsettled::Unanswered),
-            },
+            Ok(Parsed::Refused { outcome, reason }) => self.refuse(received, &outcome, reason).await,
             Err(unreadable) => self.bury(received, unreadable.to_string(), "request").await,
+        }
+    }
+
+    async fn refuse(
+        &self,
+        received: &Received,
+        outcome: &CallbackOutcome,
+        reason: String,
+    ) -> Result<Settled, Unsettled> {
+        if !self.strangers.admit(&outcome.key).await {
+            return Ok(Settled::Dropped);
+        }
+        match self.answerer.handle(outcome).await {
+            Disposition::Done => Ok(Settled::Answered { reason }),
+            Disposition::Refuse { reason: unanswered } => {
+                self.bury(received, format!("{reason}; and {unanswered}"), "answer").await
+            }
+            Disposition::Later { .. } | Disposition::Retry { .. } => Err(Unsettled::Unanswered),
         }
     }
 

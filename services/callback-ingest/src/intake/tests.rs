@@ -1,4 +1,5 @@
 use contracts::CallbackToken;
+use runtime::quota::PerMinute;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +13,8 @@ use crate::{
 
 /// For how long a taken message is hidden.
 const HIDDEN: Duration = Duration::from_secs(15);
+/// Few are answered, and fewer of one account.
+const LIMITS: PerMinute = PerMinute { all: 5, each: 3 };
 
 struct World {
     queue: Arc<MemoryQueue>,
@@ -40,6 +43,7 @@ impl World {
             seed: seed.clone(),
             outlet: outlet.clone(),
             answerer,
+            strangers: Strangers::new(LIMITS),
             metrics: Metrics::default(),
         });
         let (health, shutdown) = (runtime::Health::new(), CancellationToken::new());
@@ -141,6 +145,30 @@ async fn attack_16_a_request_of_a_wrong_form_that_cannot_be_answered_is_a_dead_l
     world.stop().await;
 }
 
+/// Each would make us send a request: to an address of CloudFormation, but as often as somebody likes.
+#[tokio::test(start_paused = true)]
+async fn attack_33_requests_of_a_wrong_form_are_answered_within_the_limits_for_strangers() {
+    let world = World::start();
+    let put = |account: &str, number: u32, role: Value| {
+        let mut request = testing::request("Create", &CallbackToken::generate());
+        request["RequestId"] = json!(format!("{account}-{number}"));
+        request["StackId"] = json!(testing::STACK.replace("222222222222", account));
+        request["ResourceProperties"]["RoleArn"] = role;
+        world.queue.put(envelope(&request));
+    };
+    for (account, expected) in [("333333333333", 3), ("444444444444", 5), ("555555555555", 5)] {
+        (0..50).for_each(|number| put(account, number, json!(5)));
+        world.until("deleted", |world| world.queue.left() == 0).await;
+        assert_eq!(world.answers.taken.lock().unwrap().len(), expected, "{account}");
+    }
+    world.outlet.look(|sent| assert_eq!((sent.callbacks.len(), sent.notes.len()), (0, 0), "nothing is kept of them"));
+    // What is of the right form is none of this limit's business.
+    put("333333333333", 50, json!("arn:aws:iam::333333333333:role/rolebridge/rolebridge-0242ac120002"));
+    world.until("deleted", |world| world.queue.left() == 0).await;
+    assert_eq!(world.outlet.look(|sent| sent.callbacks.len()), 1);
+    world.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn attack_11_a_dead_letter_tells_the_reason_and_holds_no_secret() {
     let world = World::start();
@@ -211,6 +239,7 @@ async fn work_under_way_stays_hidden_and_is_finished_at_shutdown() {
         seed: Arc::new(SealSeed::generate().unwrap()),
         outlet: outlet.clone(),
         answerer: Arc::new(testing::answerer(testing::script(vec![]), AddressRules::default())),
+        strangers: Strangers::new(LIMITS),
         metrics: Metrics::default(),
     });
     let shutdown = CancellationToken::new();

@@ -4,40 +4,25 @@
 //! Limits hold for one instance. Whoever proves to hold the token of an offer is no stranger and is not counted here, whatever strangers do.
 
 use std::{
-    collections::HashMap,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use contracts::{AccountId, ExternalId};
 use moka::future::Cache;
+use runtime::quota::{PerMinute, Quota, WINDOW};
 
-const WINDOW: Duration = Duration::from_secs(60);
 /// Audit lines a minute; what is beyond is counted in the next line that is written.
 const LINES: u32 = 60;
 /// Bytes of external IDs that are remembered as unknown; the least used go first. An ID of ours has 36.
 const UNKNOWN: u64 = 2 * 1024 * 1024;
 const UNKNOWN_FOR: Duration = Duration::from_secs(300);
 
-/// Answers that strangers get in a minute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// All of them together.
-    pub answers: u32,
-    /// Those whose stack ID names one account. It is a claim: this keeps one customer's mistake from using up everything, and not an attacker.
-    pub per_account: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { answers: 600, per_account: 30 }
-    }
-}
-
 /// Strangers of this minute, and external IDs that are nobody's.
 #[derive(Debug)]
 pub(super) struct Strangers {
-    limits: Limits,
+    /// Answers, by the account that the stack ID names.
+    answers: Quota<AccountId>,
     window: Mutex<Window>,
     /// That an entry shadows a real ID later cannot be: the registry alone makes external IDs, of 122 random bits, and gives one out only after the transaction
     /// that stores it has committed. So whoever asks for an ID before it is there has made it up, and ours will not be that one. Every look-up of this cache's
@@ -45,12 +30,10 @@ pub(super) struct Strangers {
     unknown: Cache<ExternalId, ()>,
 }
 
+/// What is told of them.
 #[derive(Debug, Default)]
 struct Window {
     since: Option<Instant>,
-    answered: u32,
-    /// Holds accounts that were answered, so no more than answers there were.
-    by_account: HashMap<AccountId, u32>,
     lines: u32,
     untold: Untold,
 }
@@ -74,13 +57,13 @@ impl Admitted {
 }
 
 impl Strangers {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(answers: PerMinute) -> Self {
         let unknown = Cache::builder()
             .weigher(|id: &ExternalId, ()| u32::try_from(id.as_str().len()).unwrap_or(u32::MAX))
             .max_capacity(UNKNOWN)
             .time_to_live(UNKNOWN_FOR)
             .build();
-        Self { limits, window: Mutex::default(), unknown }
+        Self { answers: Quota::new(answers), window: Mutex::default(), unknown }
     }
 
     pub(super) async fn is_unknown(&self, id: &ExternalId) -> bool {
@@ -93,15 +76,12 @@ impl Strangers {
 
     /// Whether a stranger that says it is of `account` is answered. A refusal is counted as dropped.
     pub(super) fn admit(&self, account: &AccountId, now: Instant) -> Option<Admitted> {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        window.turn(now);
-        let of_account = window.by_account.get(account).copied().unwrap_or(0);
-        if window.answered >= self.limits.answers || of_account >= self.limits.per_account {
+        if !self.answers.admit(account, now) {
+            let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+            window.turn(now);
             window.untold.dropped += 1;
             return None;
         }
-        window.answered += 1;
-        window.by_account.insert(account.clone(), of_account + 1);
         Some(Admitted(()))
     }
 
@@ -128,7 +108,7 @@ impl Strangers {
 impl Window {
     fn turn(&mut self, now: Instant) {
         if self.since.is_none_or(|since| now.duration_since(since) >= WINDOW) {
-            *self = Self { since: Some(now), untold: self.untold, ..Self::default() };
+            *self = Self { since: Some(now), lines: 0, untold: self.untold };
         }
     }
 }
@@ -155,7 +135,7 @@ mod tests {
 
     #[test]
     fn attack_33_a_flood_is_counted_not_written() {
-        let (strangers, start) = (Strangers::new(Limits::default()), Instant::now());
+        let (strangers, start) = (Strangers::new(PerMinute { all: 600, each: 30 }), Instant::now());
         let written = (0..10_000).filter(|_| strangers.line(start).is_some()).count();
         assert_eq!(written, LINES as usize);
         assert_eq!(strangers.left_untold(start), None, "the minute is not over");
@@ -166,14 +146,13 @@ mod tests {
 
     #[test]
     fn attack_33_answers_are_bounded_for_one_account_and_for_all() {
-        let (limits, start) = (Limits { answers: 100, per_account: 7 }, Instant::now());
+        let (limits, start) = (PerMinute { all: 100, each: 7 }, Instant::now());
         let strangers = Strangers::new(limits);
         let admitted = |account: AccountId, at| (0..50).filter(|_| strangers.admit(&account, at).is_some()).count();
         assert_eq!(admitted(account(1), start), 7);
         assert_eq!(admitted(account(2), start), 7, "one account's junk does not silence another");
         let others: usize = (3..1000).map(|number| admitted(account(number), start)).sum();
         assert_eq!(others, 100 - 14);
-        assert!(strangers.window.lock().unwrap().by_account.len() <= 100, "memory is bounded too");
         let dropped = 998 * 50 + 50 - 100;
         assert_eq!(strangers.left_untold(start + WINDOW), Some(Untold { answered: 0, dropped }));
         assert_eq!(strangers.left_untold(start + WINDOW), None, "told once");

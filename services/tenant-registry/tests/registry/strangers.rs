@@ -13,11 +13,12 @@ use contracts::{
     verification::VerifyConnection,
 };
 use rstest::rstest;
+use runtime::quota::PerMinute;
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait};
 use tenant_registry::{
     config::Rules,
     entity,
-    flow::{Registry, callbacks::Handled, strangers::Limits},
+    flow::{Registry, callbacks::Handled},
 };
 
 use crate::{callbacks::kept_callbacks, world::*};
@@ -75,7 +76,7 @@ async fn attack_33_junk_leaves_nothing_but_a_bounded_audit(#[case] kind: Kind) {
 #[case::postgres(Kind::Postgres)]
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_33_who_holds_a_token_is_not_held_up_by_strangers(#[case] kind: Kind) {
-    let limits = Limits { answers: 3, per_account: 2 };
+    let limits = PerMinute { all: 3, each: 2 };
     let world = World::with(kind, Rules { strangers: limits, ..rules() }).await;
     let (_, offer) = world.new_offer("a").await;
     let connection = world.connect(&offer, CUSTOMER, "0a").await;

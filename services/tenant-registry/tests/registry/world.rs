@@ -19,12 +19,13 @@ use contracts::{
     verification::{Fault, Verdict, VerificationReported, VerifyConnection},
 };
 use messaging::{PublishError, RawMessage};
+use runtime::quota::PerMinute;
 use sandbox::{PostgresServer, Toolbox};
 use tempfile::TempDir;
 use tenant_registry::{
     bucket::Rate,
     config::{DatabaseUrl, Rules, Watching},
-    flow::{Outlet, Registry, callbacks::Handled, reports::Reported, strangers::Limits},
+    flow::{Outlet, Registry, callbacks::Handled, reports::Reported},
     metrics::Metrics,
     relay::Relay,
     schedule::Cadence,
@@ -130,7 +131,7 @@ pub(crate) fn rules() -> Rules {
             equal_answers: 3,
             fatal: Vec::new(),
         },
-        strangers: Limits::default(),
+        strangers: PerMinute { all: 600, each: 30 },
     }
 }
 
