@@ -164,6 +164,8 @@ async fn places(world: &mut World, collector: &Collector) -> BTreeMap<String, Ve
         let log = world.system.service(service).expect("a service").log_text();
         places.insert(format!("log of {}", service.name()), log.into_bytes());
     }
+    // What it has not published yet stays in its journal.
+    world.system.service(Service::RoleChainBroker).expect("a service").kill();
     // What the server still had in memory is then in its files.
     world.system.nats.stop().await.expect("nats-server ends");
     places.insert("log of nats-server".to_owned(), world.system.nats.log_text().into_bytes());
@@ -194,6 +196,8 @@ fn all_places_are_looked_at(places: &BTreeMap<String, Vec<u8>>, id: &str) {
         let hit = found.iter().any(|(name, at)| name == what && at.starts_with(place));
         assert!(hit, "{what} is not seen in {place}: {found:?}");
     }
+    let journal = |name: &String| name.starts_with("data/audit-journal/") && name.ends_with(".segment");
+    assert!(places.keys().any(journal), "the broker's journal is not among them");
     for place in ["KV_rolebridge-principals", "KV_rolebridge-answers", Stream::DeadLetters.name()] {
         assert!(
             places.keys().any(|name| name.starts_with("streams/") && name.contains(place)),
