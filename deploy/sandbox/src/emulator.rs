@@ -16,14 +16,16 @@ use crate::{
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// `python -m ministack`, with three things mended:
+/// `python -m ministack`, with three things mended, and one that may be asked for (sessions of seconds):
 /// - it knows `sts:ExternalId` when it evaluates the trust policy of a role, and not, as AWS does, when it evaluates the policies of the caller:
 ///   without it, a session that is bound to external IDs could assume nothing;
 /// - it leaves the path out of a role's ARN when IAM itself is asked about the role, and knows no resource of a simulation: a role that may look at
 ///   itself, and names itself as AWS wants it, could not;
 /// - it simulates the policies of roles without a path alone, and without the context that the caller gives.
+/// - `LONGEST_SESSION`: sessions of roles that are assumed with an external ID last at most so many seconds, whatever is asked for.
 const LAUNCH: &str = r#"
 import contextvars
+import os
 import ministack.core.iam_actions as actions
 import ministack.core.iam_evaluator as evaluator
 import ministack.services.iam as iam
@@ -81,6 +83,17 @@ iam._extract_simulate_params = with_context
 iam._build_simulate_results_real = results
 evaluator.evaluate = in_context
 
+if longest := os.environ.get("LONGEST_SESSION"):
+    import ministack.services.sts as sts
+    asked = sts._p
+
+    def shortened(params, name, default=""):
+        if name == "DurationSeconds" and asked(params, "ExternalId"):
+            return min(asked(params, name) or longest, longest, key=int)
+        return asked(params, name, default)
+
+    sts._p = shortened
+
 from ministack.app import main
 main()
 "#;
@@ -108,6 +121,14 @@ impl AwsEmulator {
     /// # Errors
     /// It does not start; the error holds the end of its log.
     pub async fn start(tools: &Toolbox) -> Result<Self> {
+        Self::start_with(tools, None).await
+    }
+
+    /// As [`AwsEmulator::start`]; sessions in customers' roles last `longest_session_s` at most, where AWS would give 900 seconds and more: so that they can be seen to end.
+    ///
+    /// # Errors
+    /// As [`AwsEmulator::start`].
+    pub async fn start_with(tools: &Toolbox, longest_session_s: Option<u32>) -> Result<Self> {
         let scratch = Scratch::new()?;
         let port = PortLease::take()?;
         let mut command = Command::new(tools.python());
@@ -130,6 +151,7 @@ impl AwsEmulator {
             // No container daemon of this machine is to be touched.
             .env("DOCKER_HOST", "unix:///nonexistent")
             .env("LOG_LEVEL", "INFO")
+            .envs(longest_session_s.map(|seconds| ("LONGEST_SESSION", seconds.to_string())))
             .current_dir(scratch.path());
         let mut process = Process::spawn("the AWS emulator", command, &scratch.join("log"))?;
         let health = format!("http://{}/_ministack/health", port.address());

@@ -64,6 +64,8 @@ pub struct SystemOptions {
     pub database_url: Option<String>,
     /// Variables that are added to (or replace) those of every service.
     pub environment: BTreeMap<String, String>,
+    /// How long sessions in customers' roles last at most, in seconds; as long as they are asked for when absent.
+    pub longest_session_s: Option<u32>,
 }
 
 /// A running system. Dropping it ends everything and removes its data.
@@ -85,7 +87,8 @@ impl System {
     pub async fn start(options: SystemOptions, mut progress: impl FnMut(&str)) -> Result<Self> {
         let tools = fetch(&mut progress).await?;
         progress("starting nats-server and the AWS emulator");
-        let (nats, emulator) = (NatsServer::start(&tools).await?, AwsEmulator::start(&tools).await?);
+        let (nats, emulator) =
+            (NatsServer::start(&tools).await?, AwsEmulator::start_with(&tools, options.longest_session_s).await?);
         emulator.assert_iam_is_on().await?;
         progress("deploying the provider's template to account 111111111111");
         let provider = Provider::deploy(&emulator, PROVIDER_ACCOUNT, REGION).await?;

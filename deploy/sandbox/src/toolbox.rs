@@ -49,6 +49,19 @@ impl Toolbox {
         Ok(tools)
     }
 
+    /// A Python environment of its own in the build folder, with `requirements` (every file by its SHA-256) and nothing else; its folder of programs. `name` is a file name.
+    /// Blocks, as [`Toolbox::fetch`].
+    ///
+    /// # Errors
+    /// As [`Toolbox::fetch`].
+    pub fn environment(name: &str, requirements: &str, mut progress: impl FnMut(&str)) -> Result<PathBuf> {
+        let dir = paths::sandbox_dir()?.join(name);
+        fs::create_dir_all(&dir).map_err(SandboxError::io(format!("make the folder {}", dir.display())))?;
+        let venv = dir.join("venv");
+        Step { venv: &venv, requirements, stamp: "rolebridge-stamp", fresh: true }.run(&dir, &mut progress)?;
+        Ok(venv.join("bin"))
+    }
+
     /// The Python of the environment, which has the emulator and botocore.
     #[must_use]
     pub fn python(&self) -> PathBuf {
@@ -87,7 +100,7 @@ impl Toolbox {
 /// One set of requirements that is to be in the environment.
 struct Step<'a> {
     venv: &'a Path,
-    requirements: &'static str,
+    requirements: &'a str,
     stamp: &'static str,
     /// Whether the environment is made anew for it.
     fresh: bool,

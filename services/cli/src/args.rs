@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use contracts::{
-    AccountId, ConnectionId, EnrollmentId, Region, SealingKey, TenantId, audit::verify::Mark,
-    connection::ConnectionState, credentials::Purpose,
+    AccountId, ConnectionId, EnrollmentId, Region, TenantId, audit::verify::Mark, connection::ConnectionState,
 };
 use messaging::{Bus, NatsConfig};
 
@@ -74,7 +73,7 @@ pub(crate) enum Command {
     Audit(Audit),
     /// Short-lived credentials for one connection.
     #[command(subcommand)]
-    Credentials(Credentials),
+    Credentials(crate::credentials::Credentials),
     /// A tenant's costs: what they add up to, and how they come in.
     Costs(crate::costs::Costs),
     /// What could not be handled, with the reason.
@@ -254,29 +253,6 @@ pub(crate) struct VerifyAudit {
     /// Verify this copy instead of the registry's log.
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Credentials {
-    /// Print credentials as the AWS SDKs' credential_process wants them. Not to a terminal.
-    Process(Process),
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Process {
-    pub(crate) tenant: TenantId,
-    pub(crate) connection: ConnectionId,
-    #[arg(long, default_value = "cost-read")]
-    pub(crate) purpose: Purpose,
-    /// The broker's public key (X...): answers sealed by another are refused.
-    #[arg(long, env = "ROLEBRIDGE_SEALING_KEY", value_name = "KEY")]
-    pub(crate) sealing_key: SealingKey,
-    /// Who asks, for the audit.
-    #[arg(long, default_value = "rolebridge-cli")]
-    pub(crate) requester: String,
-    /// Seconds that the session should last, 900 to 3600.
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) duration: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,8 +1,8 @@
 //! What can go wrong on the command line.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use client::IssueError;
+use client::{CredentialsError, IssueError};
 use contracts::{ConnectionId, audit::verify::Break};
 use messaging::{BusError, ConnectError, PublishError, RequestError, seal::SealError};
 use permissions::{UserName, limited::NotByTenant};
@@ -21,6 +21,42 @@ pub(crate) enum CliError {
     Bus(#[from] BusError),
     #[error(transparent)]
     Issue(#[from] IssueError),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error(
+        "no broker key is pinned: give --sealing-key or ROLEBRIDGE_SEALING_KEY, as role-chain-broker keygen printed it"
+    )]
+    NothingPinned,
+    #[error("credentials are not printed to a terminal: pipe them, or add --show if nobody looks over your shoulder")]
+    TerminalWithoutShow,
+    #[error("cannot listen on {address}: is the port taken? Port 0 takes a free one (--listen 127.0.0.1:0)")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the endpoint on {address} failed: start it again")]
+    Serve {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the token file {path} {problem}")]
+    TokenFile { path: PathBuf, problem: &'static str },
+    #[error("there is no program {program}: check its name and PATH")]
+    NoProgram { program: String },
+    #[error("the program {program} cannot be run")]
+    CannotRun {
+        program: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the program {program} runs, but its end cannot be waited for")]
+    Wait {
+        program: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Seal(#[from] SealError),
     #[error(transparent)]
@@ -74,4 +110,15 @@ pub(crate) enum CliError {
     DeadLetters { problem: String },
     #[error("there is no dead letter {sequence}: rolebridge dead-letters list shows those there are")]
     NoLetter { sequence: u64 },
+}
+
+impl CliError {
+    /// What `credentials exec` ends with when the fault is not the program's: as of env, timeout and nohup.
+    pub(crate) fn status_of_exec(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::NoProgram { .. } => 127,
+            Self::CannotRun { .. } => 126,
+            _ => 125,
+        })
+    }
 }

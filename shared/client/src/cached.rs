@@ -29,6 +29,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// After a renewal ahead of time that brought nothing better, the next one waits so long.
 const REST: Duration = Duration::from_secs(10);
+/// A refusal lasts until somebody does something about the connection.
+const REST_AFTER_REFUSAL: Duration = Duration::from_secs(60);
 /// Of the time that a session has beyond `min_remaining`, at most this part is `ahead`: short ones would be renewed all the time.
 const AHEAD_PART: u32 = 3;
 
@@ -186,6 +188,28 @@ impl CachedCredentials {
                 Err(_) if flight.ahead => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+}
+
+impl CachedCredentials {
+    /// Renews ahead of time also while nobody asks, for whoever cannot wait when he does. Never ends: drop it when nobody needs them any more.
+    ///
+    /// Failure: tried again after ten seconds or when the broker said, and a minute after it said that there are none.
+    pub async fn keep_fresh(&self) {
+        loop {
+            let rest = match self.get().await {
+                Ok(session) => {
+                    let held = self.0.renew_below().unwrap_or_default();
+                    session.left().saturating_sub(held) + Duration::from_secs(1)
+                }
+                Err(error) => match error.issue() {
+                    Some(issue) if is_final(issue) => REST_AFTER_REFUSAL,
+                    Some(issue) => retry_after(issue).unwrap_or(REST),
+                    None => REST,
+                },
+            };
+            sleep(rest.max(REST)).await;
         }
     }
 }

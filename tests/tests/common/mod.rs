@@ -6,6 +6,7 @@
 
 pub(crate) mod crafted;
 pub(crate) mod iam;
+pub(crate) mod job;
 pub(crate) mod looks;
 pub(crate) mod shell;
 pub(crate) mod sqs;
