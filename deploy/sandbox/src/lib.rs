@@ -29,7 +29,7 @@ pub use error::SandboxError;
 pub use nats::{NatsServer, NatsUser};
 pub use operator::Operator;
 pub use postgres::PostgresServer;
-pub use provider::{CUSTOMER_TEMPLATE, PROVIDER_TEMPLATE, Provider};
+pub use provider::{CUSTOMER_TEMPLATE, PROVIDER_ACCOUNT_TEMPLATE, PROVIDER_TEMPLATE, Provider, keeper_role};
 pub use service::ServiceProcess;
 pub use system::{PROVIDER_ACCOUNT, REGION, Service, System, SystemOptions};
 pub use toolbox::Toolbox;

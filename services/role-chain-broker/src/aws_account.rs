@@ -1,52 +1,63 @@
-//! Makes sure that the broker's own AWS credentials are of the provider's account: with others it would make principals that nobody can use.
+//! Makes sure that AWS credentials are of the account that they are taken for: with others the broker would make principals that nobody can use.
+//! Asked of the broker's own, and of the role that keeps principals in each further account.
 
 use std::time::Duration;
 
-use aws::{SdkConfig, classify};
-use contracts::AccountId;
+use aws::{Failure, SdkConfig, classify};
+use contracts::{AccountId, RoleArn};
 use runtime::Part;
 use tokio_util::sync::CancellationToken;
 
 const PAUSE: Duration = Duration::from_secs(5);
 
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the AWS credentials in use are of account {found}, and the provider's account is {expected}: use its credentials, or correct ROLEBRIDGE_PROVIDER_ACCOUNT"
-)]
-pub struct OtherAccount {
-    expected: AccountId,
-    found: String,
+/// Credentials, and the account that they must be of.
+pub struct Claim {
+    pub sdk: SdkConfig,
+    pub account: AccountId,
+    /// The role that was assumed; none of the broker's own.
+    pub keeper: Option<RoleArn>,
 }
 
-/// Asks until AWS answers, then only waits for shutdown.
+#[derive(Debug, thiserror::Error)]
+pub enum OtherAccount {
+    #[error(
+        "the AWS credentials in use are of account {found}, and the provider's account is {expected}: use its credentials, or correct ROLEBRIDGE_PROVIDER_ACCOUNT"
+    )]
+    Own { expected: AccountId, found: String },
+    #[error(
+        "sessions of the role {role} are of account {found}: correct its entry in ROLEBRIDGE_PRINCIPAL_ACCOUNTS, or where AWS_ENDPOINT_URL points"
+    )]
+    Keeper { role: RoleArn, found: String },
+}
+
+/// Asks until AWS has answered for each, then only waits for shutdown.
 ///
-/// Cancel: ends at once. Failure: AWS out of reach means not ready and is tried again.
+/// Cancel: ends at once. Failure: AWS out of reach, or a role that cannot be assumed, means not ready and is tried again.
 ///
 /// # Errors
-/// When the credentials are another account's.
-pub async fn check(
-    sdk: SdkConfig,
-    expected: AccountId,
-    part: Part,
-    shutdown: CancellationToken,
-) -> Result<(), OtherAccount> {
-    let client = aws_sdk_sts::Client::new(&sdk);
+/// When credentials are another account's.
+pub async fn check(claims: Vec<Claim>, part: Part, shutdown: CancellationToken) -> Result<(), OtherAccount> {
+    let mut open = claims;
     loop {
-        let answer = tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
-            answer = client.get_caller_identity().send() => answer,
-        };
-        match answer {
-            Ok(identity) if identity.account() == Some(expected.as_str()) => break,
-            Ok(identity) => {
-                return Err(OtherAccount { expected, found: identity.account().unwrap_or("unknown").to_owned() });
-            }
-            Err(error) => {
-                let failure = classify(&error);
-                part.not_ready(format!("the broker's own AWS credentials could not be checked: {failure}"));
-                tracing::warn!(%failure, told = failure.message(), "the broker's own AWS credentials could not be checked, trying again");
+        let mut unanswered = Vec::new();
+        let mut troubles = Vec::new();
+        for claim in open {
+            let answer = tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                answer = holds(&claim) => answer?,
+            };
+            if let Err(failure) = answer {
+                let account = &claim.account;
+                tracing::warn!(%account, %failure, told = failure.message(), "AWS credentials could not be checked, trying again");
+                troubles.push(format!("the AWS credentials for account {account} could not be checked: {failure}"));
+                unanswered.push(claim);
             }
         }
+        if unanswered.is_empty() {
+            break;
+        }
+        part.not_ready(troubles.join("; "));
+        open = unanswered;
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(PAUSE) => {}
@@ -55,4 +66,20 @@ pub async fn check(
     part.ready();
     shutdown.cancelled().await;
     Ok(())
+}
+
+async fn holds(claim: &Claim) -> Result<Result<(), Failure>, OtherAccount> {
+    let client = aws_sdk_sts::Client::new(&claim.sdk);
+    let identity = match client.get_caller_identity().send().await {
+        Ok(identity) => identity,
+        Err(error) => return Ok(Err(classify(&error))),
+    };
+    if identity.account() == Some(claim.account.as_str()) {
+        return Ok(Ok(()));
+    }
+    let found = identity.account().unwrap_or("unknown").to_owned();
+    Err(match claim.keeper.clone() {
+        None => OtherAccount::Own { expected: claim.account.clone(), found },
+        Some(role) => OtherAccount::Keeper { role, found },
+    })
 }

@@ -220,6 +220,23 @@ impl Chain {
         self.second_hop(&key, &first, &self.probing, &call).await
     }
 
+    /// Who is no tenant and lives in the account that the tenant's principal lives in.
+    ///
+    /// # Errors
+    /// When the tenant has no principal, or the bucket cannot be read.
+    pub async fn stranger_beside(&self, tenant: TenantId) -> Result<TenantId, PrincipalError> {
+        self.principals.stranger_beside(tenant).await
+    }
+
+    /// `role` of one account of ours, in the account that the tenant's principal lives in.
+    ///
+    /// # Errors
+    /// When the tenant has no principal, or the bucket cannot be read.
+    pub async fn beside(&self, tenant: TenantId, role: &RoleArn) -> Result<RoleArn, ChainError> {
+        let account = self.principals.account(tenant).await.map_err(ChainError::Principal)?;
+        Ok(role.in_account(&account))
+    }
+
     /// The account that a probe's session belongs to.
     ///
     /// # Errors

@@ -3,12 +3,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Subcommand};
-use contracts::{AccountId, IamPath};
+use contracts::{AccountId, IamPath, MOST_PRINCIPALS, PrincipalAccounts, PrincipalAccountsError};
 use messaging::NatsConfig;
 use runtime::HttpConfig;
 use telemetry::LogConfig;
 
-use crate::principal::Pace;
+use crate::principal::{Boundary, Pace};
 
 /// What the program is asked to do.
 pub type Invocation = runtime::usage::Invocation<ServeArgs, Command>;
@@ -55,9 +55,18 @@ pub struct ServeArgs {
 #[derive(Debug, Clone, Args)]
 #[command(group = ArgGroup::new("wrapping").required(true).multiple(false).args(["key_file", "kms_key"]))]
 pub struct BrokerConfig {
-    /// The provider's AWS account: where principals are made.
+    /// The provider's AWS account, which the broker's own credentials are of.
     #[arg(long, env = "ROLEBRIDGE_PROVIDER_ACCOUNT", value_name = "ACCOUNT")]
     pub provider_account: AccountId,
+
+    /// Accounts in which principals are made, separated by commas: the provider's own by its ID, others by the ARN of the role that keeps principals
+    /// there; `:NUMBER` after one is its own capacity, and with `:0` it gets no new ones. The provider's own account alone when absent.
+    #[arg(long, env = "ROLEBRIDGE_PRINCIPAL_ACCOUNTS", value_name = "ACCOUNTS")]
+    pub principal_accounts: Option<PrincipalAccounts>,
+
+    /// Principals that one account takes; IAM's own quota is 1,000 roles, and 5,000 at most.
+    #[arg(long, env = "ROLEBRIDGE_PRINCIPALS_PER_ACCOUNT", default_value_t = 900, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_PRINCIPALS)))]
+    pub principals_per_account: u32,
 
     /// IAM path of the principals; nothing else may live under it.
     #[arg(long, env = "ROLEBRIDGE_PRINCIPAL_PATH", default_value = "/rolebridge/", value_name = "PATH")]
@@ -104,12 +113,21 @@ pub struct BrokerConfig {
     #[arg(long, env = "ROLEBRIDGE_STS_PER_SECOND", default_value_t = 500, value_name = "CALLS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub sts_per_second: u32,
 
-    /// ARN of the managed policy that bounds principals: an output of the provider's template.
+    /// ARN of the managed policy that bounds principals: an output of the provider's template. In other accounts it is the policy of the same name.
     #[arg(long, env = "ROLEBRIDGE_PERMISSIONS_BOUNDARY", value_name = "ARN")]
-    pub permissions_boundary: Option<String>,
+    pub permissions_boundary: Option<Boundary>,
 }
 
 impl BrokerConfig {
+    /// # Errors
+    /// When an account that is not the provider's own has no role to keep principals with.
+    pub fn accounts(&self) -> Result<PrincipalAccounts, PrincipalAccountsError> {
+        match &self.principal_accounts {
+            Some(accounts) => accounts.clone().reachable_from(&self.provider_account),
+            None => Ok(PrincipalAccounts::only(self.provider_account.clone())),
+        }
+    }
+
     #[must_use]
     pub fn settle(&self) -> Duration {
         Duration::from_secs(self.settle_seconds)

@@ -28,7 +28,7 @@ pub mod wrap;
 use std::{sync::Arc, time::Duration};
 
 use aws::Patience;
-use contracts::Stream;
+use contracts::{AccountId, PrincipalAccountsError, Stream};
 use messaging::{Bus, BusError, ConnectError, seal::SealError, seal::SealSeed};
 use runtime::{Health, HttpError, HttpServer, RuntimeError, Supervisor};
 use telemetry::Telemetry;
@@ -39,6 +39,7 @@ pub use config::{BrokerConfig, Command, Invocation, KeygenArgs, ServeArgs, comma
 pub use keygen::{KeygenError, keygen};
 
 use crate::{
+    aws_account::Claim,
     chain::Chain,
     grants::{Grants, WatchError, Withdrawal},
     issue::{Issuer, Sessions, UsedConnections},
@@ -46,7 +47,7 @@ use crate::{
     journal::{Journal, OpenError},
     look::{Looker, RealOwnRole, RealReads, UnusableHttp},
     metrics::Metrics,
-    principal::{Bucket, Keeper, Layout, Maker, Principals, RealIam, Revoker, Rotator},
+    principal::{Accounts, Bucket, Home, Keeper, Layout, Maker, Principals, RealIam, Revoker, Rotator, StoreError},
     probe::Prober,
     sts::{
         RealSts,
@@ -78,6 +79,14 @@ pub enum RunError {
     Http(#[source] HttpError),
     #[error("account and partition make no ARN: check ROLEBRIDGE_PROVIDER_ACCOUNT")]
     Canary(#[source] contracts::ParseIdentityError),
+    #[error("ROLEBRIDGE_PRINCIPAL_ACCOUNTS cannot be used")]
+    Accounts(#[source] PrincipalAccountsError),
+    #[error("the principals cannot be read")]
+    Principals(#[source] StoreError),
+    #[error(
+        "{principals} principals live in account {account}, which is not in ROLEBRIDGE_PRINCIPAL_ACCOUNTS: put it back, with `:0` after it if it shall get no new ones"
+    )]
+    Unlisted { account: AccountId, principals: u32 },
     #[error("the broker had to end")]
     Runtime(#[source] RuntimeError),
 }
@@ -103,8 +112,8 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     let seal = SealSeed::from_file(&config.broker.seal_seed_file).map_err(RunError::Seal)?;
     let journal = Journal::open(&config.broker.audit_journal, config.broker.audit_journal_mib << 20)
         .map_err(RunError::Journal)?;
-    let (sdk, layout) = aws(&config.broker).await?;
-    let canary = layout.canary().map_err(RunError::Canary)?;
+    let (sdk, accounts, claims) = aws(&config.broker).await?;
+    let canary = principal::canary(&accounts).map_err(RunError::Canary)?;
     let wrapper = wrapper(&config.broker, &sdk)?;
     let bus = Bus::connect(&config.nats, "role-chain-broker").await.map_err(RunError::Connect)?;
     for stream in STREAMS {
@@ -116,13 +125,12 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     let principals = Principals::new(bucket.clone(), wrapper.clone());
     let sts = |patience| Arc::new(RealSts::new(sdk.clone(), patience, metrics.clone()));
     let probing = sts(PROBING);
-    let maker = Arc::new(Maker {
-        layout: layout.clone(),
-        iam: Arc::new(RealIam::new(&sdk)),
-        store: bucket,
-        wrapper,
-        settle: config.broker.settle(),
-    });
+    let maker =
+        Arc::new(Maker { accounts, store: bucket, wrapper, settle: config.broker.settle(), metrics: metrics.clone() });
+    let unlisted = maker.unlisted().await.map_err(RunError::Principals)?;
+    if let Some((account, principals)) = unlisted.into_iter().next() {
+        return Err(RunError::Unlisted { account, principals });
+    }
     let rotator = Rotator {
         maker: maker.clone(),
         sts: probing.clone(),
@@ -164,7 +172,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     let revoker = Arc::new(Revoker { maker: maker.clone(), grants: Arc::new(grants.clone()) });
     let settle = config.broker.settle();
     let jobs = Jobs { bus: bus.clone(), prober, looker, revoker, settle, shutdown: tasks.token() };
-    tasks.spawn("aws account", aws_account::check(sdk, layout.account, health.part("aws"), tasks.token()));
+    tasks.spawn("aws account", aws_account::check(claims, health.part("aws"), tasks.token()));
     tasks.spawn("nats health", watch_nats(bus.clone(), health.part("nats"), tasks.token()));
     tasks.spawn("grants", grants.follow(health.part("grants"), tasks.token()));
     tasks.spawn("evictions", evict(sessions, withdrawn, tasks.token()));
@@ -214,18 +222,33 @@ async fn budget(bus: &Bus, config: &BrokerConfig) -> Result<(Budget, NewAccounts
     Ok(Budget::new(Rate::per_second(config.sts_per_second), windows))
 }
 
-/// The SDK, and where principals live. Nothing is asked of AWS yet.
-async fn aws(config: &BrokerConfig) -> Result<(aws::SdkConfig, Layout), RunError> {
+/// The SDK, where principals live, and what is to be checked of that. Nothing is asked of AWS yet.
+async fn aws(config: &BrokerConfig) -> Result<(aws::SdkConfig, Arc<Accounts>, Vec<Claim>), RunError> {
     let sdk = aws::sdk_config(None).await;
     let region = sdk.region().ok_or(RunError::NoRegion)?;
     let region = region.as_ref().parse::<contracts::Region>().map_err(|_| RunError::NoRegion)?;
-    let layout = Layout {
-        partition: region.partition(),
-        account: config.provider_account.clone(),
-        path: config.principal_path.clone(),
-        boundary: config.permissions_boundary.clone(),
-    };
-    Ok((sdk, layout))
+    let own = &config.provider_account;
+    let mut claims = vec![Claim { sdk: sdk.clone(), account: own.clone(), keeper: None }];
+    let mut homes = Vec::new();
+    for entry in config.accounts().map_err(RunError::Accounts)?.iter() {
+        let account = entry.account.clone();
+        let layout = Layout {
+            partition: region.partition(),
+            path: config.principal_path.clone(),
+            boundary: config.permissions_boundary.as_ref().map(|boundary| boundary.in_account(&account)),
+            account: account.clone(),
+        };
+        let sdk = match &entry.keeper {
+            None => sdk.clone(),
+            Some(role) => aws::assuming(&sdk, role, "role-chain-broker").await,
+        };
+        let capacity = entry.capacity.unwrap_or(config.principals_per_account);
+        homes.push(Home { layout, iam: Arc::new(RealIam::new(&sdk)), capacity });
+        if entry.keeper.is_some() {
+            claims.push(Claim { sdk, account, keeper: entry.keeper.clone() });
+        }
+    }
+    Ok((sdk, Arc::new(Accounts::new(own.clone(), homes)), claims))
 }
 
 fn wrapper(config: &BrokerConfig, sdk: &aws::SdkConfig) -> Result<Arc<dyn KeyWrapper>, RunError> {

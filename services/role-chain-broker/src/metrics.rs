@@ -12,6 +12,8 @@ use opentelemetry::{
     metrics::{Counter, Gauge, Histogram, Meter},
 };
 
+use crate::principal::Fullness;
+
 /// The instruments; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -28,6 +30,9 @@ pub struct Metrics {
     sts_waiting: Gauge<u64>,
     journal_bytes: Gauge<u64>,
     journal_age: Gauge<f64>,
+    placements: Counter<u64>,
+    principals: Gauge<u64>,
+    capacity: Gauge<u64>,
 }
 
 impl Metrics {
@@ -92,6 +97,18 @@ impl Metrics {
                 .u64_gauge("rolebridge_sts_waiting")
                 .with_description("Calls to STS that wait for their turn in the budget")
                 .build(),
+            placements: meter
+                .u64_counter("rolebridge_principal_placements")
+                .with_description("Choices of a provider account for a new principal, by what came of them")
+                .build(),
+            principals: meter
+                .u64_gauge("rolebridge_principals")
+                .with_description("Principals by the provider account that they live in")
+                .build(),
+            capacity: meter
+                .u64_gauge("rolebridge_principals_capacity")
+                .with_description("Principals that a provider account takes, by account")
+                .build(),
         }
     }
 
@@ -148,6 +165,18 @@ impl Metrics {
     pub fn journal(&self, bytes: u64, age: Duration) {
         self.journal_bytes.record(bytes, &[]);
         self.journal_age.record(age.as_secs_f64(), &[]);
+    }
+
+    /// `result` is `placed`, `moved` (IAM took no more), `unreachable` (the next account was tried) or `full` (there was no room anywhere).
+    pub fn placement(&self, result: &'static str) {
+        self.placements.add(1, &[KeyValue::new("result", result)]);
+    }
+
+    /// How full one of the provider's accounts is: the one label that is not a word of ours, from the configuration's own list.
+    pub fn fullness(&self, one: &Fullness) {
+        let account = [KeyValue::new("account", one.account.to_string())];
+        self.principals.record(one.principals.into(), &account);
+        self.capacity.record(one.capacity.into(), &account);
     }
 
     pub fn probe(&self, probe: Probe, outcome: ProbeOutcome) {

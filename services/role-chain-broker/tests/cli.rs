@@ -61,6 +61,21 @@ fn wrong_flags_and_missing_variables() {
     fails(configured(folder.path()).env_remove("ROLEBRIDGE_KEY_FILE"), 2, "--kms-key");
     fails(configured(folder.path()).env("ROLEBRIDGE_KMS_KEY", "alias/x"), 2, "cannot be used with");
     fails(configured(folder.path()).env("ROLEBRIDGE_PROVIDER_ACCOUNT", "12"), 2, "twelve digits");
+    let accounts = |text: &str| {
+        let mut command = configured(folder.path());
+        command.env("ROLEBRIDGE_PRINCIPAL_ACCOUNTS", text);
+        command
+    };
+    fails(&mut accounts("12"), 2, "neither an account ID");
+    fails(&mut accounts("111111111111,111111111111"), 2, "named twice");
+    fails(&mut accounts("111111111111:5001"), 2, "the most that IAM allows");
+    refuses(&mut accounts("111111111111,333333333333"), "ARN of its keeper role");
+    fails(configured(folder.path()).env("ROLEBRIDGE_PRINCIPALS_PER_ACCOUNT", "5001"), 2, "--principals-per-account");
+    fails(
+        configured(folder.path()).env("ROLEBRIDGE_PERMISSIONS_BOUNDARY", "boundary"),
+        2,
+        "not the ARN of a managed policy",
+    );
     fails(configured(folder.path()).env("ROLEBRIDGE_PRINCIPAL_PATH", "rolebridge"), 2, "slash");
     fails(configured(folder.path()).env("ROLEBRIDGE_SETTLE_SECONDS", "3600"), 2, "--settle-seconds");
     fails(configured(folder.path()).env("ROLEBRIDGE_NATS_URL", "not a url"), 2, "--nats-url");

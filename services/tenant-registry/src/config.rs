@@ -4,7 +4,7 @@ mod watch;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
-use contracts::{AccountId, Region, TopicArn};
+use contracts::{AccountId, PrincipalAccounts, Region, TopicArn};
 use messaging::NatsConfig;
 use runtime::{
     HttpConfig,
@@ -30,9 +30,13 @@ pub struct Config {
     )]
     pub database_url: DatabaseUrl,
 
-    /// The provider's own AWS account, in which tenants' principals stand.
+    /// The provider's own AWS account.
     #[arg(long, env = "ROLEBRIDGE_PROVIDER_ACCOUNT", value_name = "ACCOUNT")]
     pub provider_account: AccountId,
+
+    /// Accounts in which tenants' principals may stand: the same list as role-chain-broker's. The provider's own account alone when absent.
+    #[arg(long, env = "ROLEBRIDGE_PRINCIPAL_ACCOUNTS", value_name = "ACCOUNTS")]
+    pub principal_accounts: Option<PrincipalAccounts>,
 
     /// The topics that stacks call back to, one a region, separated by commas; the first region is the default of new enrollments.
     #[arg(long, env = "ROLEBRIDGE_TOPIC_ARNS", value_name = "ARNS")]
@@ -70,7 +74,10 @@ impl Config {
     #[must_use]
     pub fn rules(&self) -> Rules {
         Rules {
-            provider_account: self.provider_account.clone(),
+            principal_accounts: self
+                .principal_accounts
+                .clone()
+                .unwrap_or_else(|| PrincipalAccounts::only(self.provider_account.clone())),
             topics: self.topic_arns.clone(),
             template: self.template_url.clone(),
             verify_within: Duration::from_secs(self.verify_deadline),
@@ -88,7 +95,8 @@ impl Config {
 /// The part of the configuration that decisions depend on.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    pub provider_account: AccountId,
+    /// Where principals may stand: a role of another account is not offered to customers.
+    pub principal_accounts: PrincipalAccounts,
     pub topics: Topics,
     pub template: Url,
     pub verify_within: Duration,

@@ -72,6 +72,7 @@ fn values_that_make_no_sense() {
     for (variable, value) in [
         ("ROLEBRIDGE_DATABASE_URL", "mysql://root:hunter2@localhost/x"),
         ("ROLEBRIDGE_PROVIDER_ACCOUNT", "12"),
+        ("ROLEBRIDGE_PRINCIPAL_ACCOUNTS", "111111111111,12"),
         ("ROLEBRIDGE_TOPIC_ARNS", "arn:aws:sqs:eu-central-1:111111111111:q"),
         ("ROLEBRIDGE_TEMPLATE_URL", "customer.yaml"),
         ("ROLEBRIDGE_VERIFY_DEADLINE", "9999"),

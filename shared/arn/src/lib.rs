@@ -1,4 +1,4 @@
-//! AWS's own identities as types: account, partition, region, role ARN, stack ID, topic ARN.
+//! AWS's own identities as types: account, partition, region, role ARN, stack ID, topic ARN; and the list of accounts that principals live in.
 //!
 //! Parsed once at the edge, believed nowhere: a well-formed ARN says nothing about who owns it. No AWS SDK, no I/O, no contracts here, so
 //! that both the wire types and the services can stand on it.
@@ -7,12 +7,14 @@
 //! [IAM quotas](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html) pages.
 
 mod account;
+mod principal_account;
 mod role;
 mod stack;
 mod text;
 mod topic;
 
 pub use account::{AccountId, Partition, Region};
+pub use principal_account::{MOST_PRINCIPALS, PrincipalAccount, PrincipalAccounts, PrincipalAccountsError};
 pub use role::{IamPath, RoleArn, UserArn};
 pub use stack::StackId;
 pub use topic::TopicArn;

@@ -78,6 +78,13 @@ macro_rules! iam_arn {
                 Self::parse(&format!("arn:{partition}:iam::{account}:{}{path}{name}", $kind))
             }
 
+            /// The same path and name in another account.
+            #[must_use]
+            pub fn in_account(&self, account: &AccountId) -> Self {
+                let text = self.text.replacen(self.account.as_str(), account.as_str(), 1);
+                Self { text, partition: self.partition.clone(), account: account.clone() }
+            }
+
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.text

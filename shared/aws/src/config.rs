@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use arn::Region;
-use aws_config::{BehaviorVersion, SdkConfig};
+use arn::{Region, RoleArn};
+use aws_config::{BehaviorVersion, SdkConfig, identity::IdentityCache, sts::AssumeRoleProvider};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
 
 /// How long one call may take, and how often it is tried. The SDK's own defaults set no limit on an answer, and a hung call is a hung service.
@@ -70,6 +71,18 @@ pub async fn sdk_config_with(region: Option<&Region>, patience: Patience) -> Sdk
         None => loader,
     };
     loader.load().await
+}
+
+/// The same configuration with the rights of `role`, which is assumed with the configuration's own credentials and anew before a session ends.
+///
+/// Nothing is sent yet. That the role cannot be assumed shows as a failure of the first call.
+pub async fn assuming(sdk: &SdkConfig, role: &RoleArn, session_name: &str) -> SdkConfig {
+    let provider = AssumeRoleProvider::builder(role.as_str()).session_name(session_name).configure(sdk).build().await;
+    // The provider keeps nothing: its sessions are cached here, apart from those of other roles.
+    sdk.to_builder()
+        .credentials_provider(SharedCredentialsProvider::new(provider))
+        .identity_cache(IdentityCache::lazy().build())
+        .build()
 }
 
 #[cfg(test)]

@@ -24,7 +24,10 @@ pub mod tenant;
 mod timestamp;
 pub mod verification;
 
-pub use arn::{AccountId, IamPath, ParseIdentityError, Partition, Region, RoleArn, StackId, TopicArn, UserArn};
+pub use arn::{
+    AccountId, IamPath, MOST_PRINCIPALS, ParseIdentityError, Partition, PrincipalAccount, PrincipalAccounts,
+    PrincipalAccountsError, Region, RoleArn, StackId, TopicArn, UserArn,
+};
 pub use envelope::{CloudEvent, Envelope, EnvelopeError};
 pub use error::{ErrorCode, ErrorReply};
 pub use ids::{ConnectionId, EnrollmentId, EventId, JobId, ParseIdError, TenantId};

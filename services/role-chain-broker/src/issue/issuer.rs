@@ -26,7 +26,7 @@ use crate::{
     grants::{GrantSource, Withdrawal},
     journal::{Given, Journal, JournalError, Refused},
     metrics::Metrics,
-    principal::{PrincipalError, STRANGER},
+    principal::{PrincipalError, is_stranger},
     purpose,
 };
 
@@ -124,7 +124,7 @@ impl Issuer {
         user: Option<&str>,
         request: &IssueRequest,
     ) -> Result<IssuedCredentials, ErrorReply> {
-        if tenant == STRANGER {
+        if is_stranger(tenant) {
             // It is no tenant, whatever a grant may say.
             check::may_issue(connection, purpose, None::<Arc<Grant>>)?;
         }

@@ -162,14 +162,15 @@ async fn another_tenants_connection_is_not_found() {
 #[tokio::test]
 async fn nothing_is_ever_issued_for_the_principal_that_is_no_tenants() {
     let bench = bench(FakeSts::default()).await;
-    bench.book.accept(Grant { tenant: STRANGER, ..bench.grant.clone() });
+    bench.book.accept(Grant { tenant: crate::principal::STRANGER, ..bench.grant.clone() });
     let request = IssueRequest {
         requester_key: bench.requester.public().clone(),
         requester: "job".to_owned(),
         duration_s: None,
         min_remaining_s: None,
     };
-    let refused = bench.issuer.issue(Purpose::CostRead, STRANGER, bench.grant.connection, None, request).await;
+    let refused =
+        bench.issuer.issue(Purpose::CostRead, crate::principal::STRANGER, bench.grant.connection, None, request).await;
     assert_eq!(refused.unwrap_err().code, ErrorCode::NotFound);
     assert!(bench.fixture.sts.calls().is_empty());
 }

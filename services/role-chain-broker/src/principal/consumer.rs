@@ -5,10 +5,13 @@ use std::{sync::Arc, time::Duration};
 use contracts::{Stream, tenant::PrincipalReady, tenant::TenantCreated};
 use messaging::{ACK_WAIT, Backoff, Bus, ConsumerSpec, Disposition, Router};
 
-use super::maker::{MakeError, Maker};
+use super::{MakeError, maker::Maker};
 
 /// IAM settles within seconds.
 const SETTLES: Duration = Duration::from_secs(2);
+
+/// After no account had room for a principal.
+const NO_ROOM: Duration = Duration::from_secs(15);
 
 /// The durable consumer of `tenant.created`.
 #[must_use]
@@ -56,6 +59,11 @@ pub fn router(bus: Bus, maker: Arc<Maker>) -> Router {
 fn after_failure(tenant: contracts::TenantId, error: &MakeError) -> Disposition {
     match error {
         MakeError::NotSettled => Disposition::Retry { reason: error.to_string(), after: Some(SETTLES) },
+        // Nothing but an operator's hand makes room: the tenant waits for as long as that takes.
+        MakeError::Full { .. } => {
+            tracing::error!(%tenant, "{error}");
+            Disposition::Later { after: NO_ROOM }
+        }
         MakeError::Foreign { .. } => Disposition::Refuse { reason: error.to_string() },
         MakeError::Iam { failure, .. } => {
             // These calls carry no secret and no external ID, and AWS's sentence names the right that is missing.

@@ -1,425 +1,40 @@
 //! IAM, STS, the bucket and the bus in memory, with a failure at any step. For unit tests.
 
+mod store;
+mod world;
+
 use std::{
-    collections::HashMap,
     path::Path,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use async_trait::async_trait;
-use aws::{Failure, FailureKind, Unclear};
-use contracts::{AccountId, IamPath, Partition, Region, RoleArn, TenantId, Timestamp, UserArn};
-use messaging::{PublishError, RawMessage};
-use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::Value;
+use contracts::{AccountId, IamPath, Partition, RoleArn, TenantId};
 use uuid::Uuid;
 
+use self::world::lock;
 use super::{
-    Principals,
-    herald::Herald,
-    iam::{FoundKey, FoundRole, FoundUser, Half, Iam},
+    Accounts, Home, Principals,
     keeper::Keeper,
     maker::Maker,
     policy::Layout,
-    record::{Record, Rotation, State},
     revoke::Revoker,
     rotation::{Pace, Rotator},
-    store::{PrincipalStore, Revision, StoreError},
 };
 use crate::{
     grants::Book,
     metrics::Metrics,
-    sts::{Answer, AssumeRole, Keys, Session, Sts},
     wrap::{KeyWrapper, LocalKey},
 };
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// When a step is broken off: before it has any effect, or after (the answer was lost).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
-    Before(usize),
-    After(usize),
-    /// This step and all that follow: the program has died.
-    DeadBefore(usize),
-    /// This step still had its effect, and nobody was left to hear of it.
-    DeadAfter(usize),
-}
-
-/// Counts all steps of IAM, STS, the bucket and the bus together and breaks off.
-#[derive(Debug, Default)]
-pub struct Knife {
-    pub steps: AtomicUsize,
-    pub cut: Mutex<Option<Cut>>,
-}
-
-impl Knife {
-    fn step<T, E>(&self, broken: E, effect: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        let step = self.steps.fetch_add(1, Ordering::SeqCst);
-        let cut = *lock(&self.cut);
-        match cut {
-            Some(Cut::Before(at)) if at == step => return Err(broken),
-            Some(Cut::DeadBefore(at)) if at <= step => return Err(broken),
-            Some(Cut::DeadAfter(at)) if at < step => return Err(broken),
-            _ => {}
-        }
-        let result = effect();
-        match cut {
-            Some(Cut::After(at) | Cut::DeadAfter(at)) if at == step => Err(broken),
-            _ => result,
-        }
-    }
-
-    /// Counts from nought again, and cuts there.
-    pub fn set(&self, cut: Option<Cut>) {
-        self.steps.store(0, Ordering::SeqCst);
-        *lock(&self.cut) = cut;
-    }
-}
-
-/// An access key: its ID, and whether it is active.
-pub type Key = (String, bool);
-
-#[derive(Debug, Default)]
-pub struct World {
-    pub users: HashMap<String, FoundUser>,
-    pub roles: HashMap<String, FoundRole>,
-    pub inline: HashMap<(Half, String), HashMap<String, Value>>,
-    pub attached: HashMap<(Half, String), Vec<String>>,
-    pub keys: Vec<Key>,
-    pub keys_made: usize,
-    pub roles_made: usize,
-    pub most_keys: usize,
-    /// How often a third key was asked for.
-    pub over_the_limit: usize,
-    /// New keys do not work yet.
-    pub unsettled: bool,
-    pub told: Vec<RawMessage>,
-    /// IAM answers nothing about this name.
-    pub down: Option<String>,
-    /// How often users were asked for, by name.
-    pub asked: HashMap<String, usize>,
-}
-
-#[derive(Debug)]
-pub struct FakeIam {
-    pub world: Mutex<World>,
-    pub knife: Arc<Knife>,
-    layout: Layout,
-}
-
-fn broken() -> Failure {
-    Failure::new(FailureKind::Indeterminate(Unclear::Unreachable), None)
-}
-
-fn other(code: &str) -> Failure {
-    Failure::new(FailureKind::Other, Some(code))
-}
-
-impl FakeIam {
-    async fn step<T>(&self, effect: impl FnOnce(&mut World) -> Result<T, Failure>) -> Result<T, Failure> {
-        // Lets others in between any two steps.
-        tokio::task::yield_now().await;
-        self.knife.step(broken(), || effect(&mut lock(&self.world)))
-    }
-
-    /// What is neither Get nor Create. Of what is not there IAM knows no path, and the broker has no right to the bare name.
-    async fn step_of<T>(
-        &self,
-        half: Half,
-        name: &str,
-        effect: impl FnOnce(&mut World) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        self.step(|world| {
-            world.must_be(half, name)?;
-            effect(world)
-        })
-        .await
-    }
-}
-
-impl World {
-    fn must_be(&self, half: Half, name: &str) -> Result<(), Failure> {
-        let there = match half {
-            Half::User => self.users.contains_key(name),
-            Half::Role => self.roles.contains_key(name),
-        };
-        if there { Ok(()) } else { Err(other("AccessDenied")) }
-    }
-
-    /// The template allows policies to be written of what has the boundary alone.
-    fn must_be_bound(&self, half: Half, name: &str, boundary: Option<&str>) -> Result<(), Failure> {
-        let found = match half {
-            Half::User => self.users.get(name).and_then(|user| user.boundary.as_deref()),
-            Half::Role => self.roles.get(name).and_then(|role| role.boundary.as_deref()),
-        };
-        if boundary.is_none() || found == boundary { Ok(()) } else { Err(other("AccessDenied")) }
-    }
-
-    pub fn ids(&self) -> Vec<&str> {
-        self.keys.iter().map(|(id, _)| id.as_str()).collect()
-    }
-}
-
-#[async_trait]
-impl Iam for FakeIam {
-    async fn user(&self, name: &str) -> Result<Option<FoundUser>, Failure> {
-        self.step(|world| {
-            *world.asked.entry(name.to_owned()).or_default() += 1;
-            if world.down.as_deref() == Some(name) { Err(broken()) } else { Ok(world.users.get(name).cloned()) }
-        })
-        .await
-    }
-    async fn create_user(
-        &self,
-        path: &IamPath,
-        name: &str,
-        _: TenantId,
-        boundary: Option<&str>,
-    ) -> Result<(), Failure> {
-        let arn = UserArn::new(&self.layout.partition, &self.layout.account, path, name).unwrap();
-        self.step(|world| {
-            world.users.entry(name.to_owned()).or_insert(FoundUser { arn, boundary: boundary.map(str::to_owned) });
-            Ok(())
-        })
-        .await
-    }
-    async fn role(&self, name: &str) -> Result<Option<FoundRole>, Failure> {
-        self.step(|world| Ok(world.roles.get(name).cloned())).await
-    }
-    async fn create_role(
-        &self,
-        path: &IamPath,
-        name: &str,
-        trust: &Value,
-        _: TenantId,
-        boundary: Option<&str>,
-    ) -> Result<(), Failure> {
-        let arn = RoleArn::new(&self.layout.partition, &self.layout.account, path, name).unwrap();
-        self.step(|world| {
-            if !trust.to_string().contains(":root")
-                && !world.users.values().any(|user| trust.to_string().contains(user.arn.as_str()))
-            {
-                return Err(other("MalformedPolicyDocument"));
-            }
-            world.roles_made += 1;
-            let id = format!("AROA{}", world.roles_made);
-            let role = FoundRole { arn, id, trust: Some(trust.clone()), boundary: boundary.map(str::to_owned) };
-            world.roles.entry(name.to_owned()).or_insert(role);
-            Ok(())
-        })
-        .await
-    }
-    async fn set_trust(&self, role: &str, trust: &Value) -> Result<(), Failure> {
-        self.step_of(Half::Role, role, |world| {
-            world.roles.get_mut(role).unwrap().trust = Some(trust.clone());
-            Ok(())
-        })
-        .await
-    }
-    async fn set_boundary(&self, half: Half, name: &str, boundary: &str) -> Result<(), Failure> {
-        self.step_of(half, name, |world| {
-            let place = match half {
-                Half::User => world.users.get_mut(name).map(|user| &mut user.boundary),
-                Half::Role => world.roles.get_mut(name).map(|role| &mut role.boundary),
-            };
-            *place.unwrap() = Some(boundary.to_owned());
-            Ok(())
-        })
-        .await
-    }
-    async fn delete(&self, half: Half, name: &str) -> Result<(), Failure> {
-        self.step_of(half, name, |world| {
-            let of = (half, name.to_owned());
-            let bound = world.inline.get(&of).is_some_and(|policies| !policies.is_empty())
-                || world.attached.get(&of).is_some_and(|policies| !policies.is_empty())
-                || (half == Half::User && !world.keys.is_empty());
-            if bound {
-                return Err(other("DeleteConflict"));
-            }
-            match half {
-                Half::User => drop(world.users.remove(name)),
-                Half::Role => drop(world.roles.remove(name)),
-            }
-            Ok(())
-        })
-        .await
-    }
-    async fn policies(&self, half: Half, name: &str) -> Result<Vec<String>, Failure> {
-        let of = (half, name.to_owned());
-        self.step_of(half, name, |world| {
-            Ok(world.inline.get(&of).map(|all| all.keys().cloned().collect()).unwrap_or_default())
-        })
-        .await
-    }
-    async fn policy(&self, half: Half, name: &str, policy: &str) -> Result<Option<Value>, Failure> {
-        let of = (half, name.to_owned());
-        self.step_of(half, name, |world| Ok(world.inline.get(&of).and_then(|all| all.get(policy).cloned()))).await
-    }
-    async fn put_policy(&self, half: Half, name: &str, policy: &str, document: &Value) -> Result<(), Failure> {
-        let boundary = self.layout.boundary.as_deref();
-        self.step_of(half, name, |world| {
-            world.must_be_bound(half, name, boundary)?;
-            let all = world.inline.entry((half, name.to_owned())).or_default();
-            all.insert(policy.to_owned(), document.clone());
-            Ok(())
-        })
-        .await
-    }
-    async fn delete_policy(&self, half: Half, name: &str, policy: &str) -> Result<(), Failure> {
-        self.step_of(half, name, |world| {
-            world.inline.entry((half, name.to_owned())).or_default().remove(policy);
-            Ok(())
-        })
-        .await
-    }
-    async fn attached(&self, half: Half, name: &str) -> Result<Vec<String>, Failure> {
-        self.step_of(half, name, |world| Ok(world.attached.get(&(half, name.to_owned())).cloned().unwrap_or_default()))
-            .await
-    }
-    async fn detach(&self, half: Half, name: &str, policy_arn: &str) -> Result<(), Failure> {
-        self.step_of(half, name, |world| {
-            world.attached.entry((half, name.to_owned())).or_default().retain(|arn| arn != policy_arn);
-            Ok(())
-        })
-        .await
-    }
-    async fn access_keys(&self, user: &str) -> Result<Vec<FoundKey>, Failure> {
-        let found = |(id, active): &Key| FoundKey { id: id.as_str().into(), active: *active };
-        self.step_of(Half::User, user, |world| Ok(world.keys.iter().map(found).collect())).await
-    }
-    async fn create_access_key(&self, user: &str) -> Result<Keys, Failure> {
-        self.step_of(Half::User, user, |world| {
-            if world.keys.len() >= 2 {
-                world.over_the_limit += 1;
-                return Err(other("LimitExceeded"));
-            }
-            world.keys_made += 1;
-            let id = format!("AKIAFAKE{:012}", world.keys_made);
-            world.keys.push((id.clone(), true));
-            world.most_keys = world.most_keys.max(world.keys.len());
-            Ok(Keys { access_key_id: id.into(), secret_access_key: "canary".into(), session_token: None })
-        })
-        .await
-    }
-    async fn set_key_active(&self, user: &str, id: &SecretString, active: bool) -> Result<(), Failure> {
-        self.step_of(Half::User, user, |world| {
-            for key in world.keys.iter_mut().filter(|key| key.0 == id.expose_secret()) {
-                key.1 = active;
-            }
-            Ok(())
-        })
-        .await
-    }
-    async fn delete_access_key(&self, user: &str, id: &SecretString) -> Result<(), Failure> {
-        self.step_of(Half::User, user, |world| {
-            world.keys.retain(|key| key.0 != id.expose_secret());
-            Ok(())
-        })
-        .await
-    }
-}
-
-/// STS lets in who has an active key.
-#[async_trait]
-impl Sts for FakeIam {
-    async fn assume_role(&self, keys: &Keys, call: &AssumeRole<'_>) -> Result<Answer<Session>, Failure> {
-        let issued_at = Timestamp::now();
-        let expires_at = issued_at.plus(Duration::from_secs(call.duration.seconds().into()));
-        let value = Session { keys: keys.clone(), issued_at, expires_at };
-        self.step(|world| {
-            let id = keys.access_key_id.expose_secret();
-            let works = !world.unsettled && world.keys.iter().any(|(key, active)| key == id && *active);
-            if works { Ok(Answer { value, request_id: None }) } else { Err(other("InvalidClientTokenId")) }
-        })
-        .await
-    }
-    async fn caller_account(&self, _: &Keys, _: Option<&Region>) -> Result<Answer<AccountId>, Failure> {
-        Err(broken())
-    }
-}
-
-#[async_trait]
-impl Herald for FakeIam {
-    async fn tell(&self, message: &RawMessage) -> Result<(), PublishError> {
-        let source = messaging::async_nats::jetstream::context::PublishErrorKind::TimedOut.into();
-        let broken = PublishError::NotAcknowledged { subject: message.subject.clone(), source };
-        self.knife.step(broken, || {
-            let told = &mut lock(&self.world).told;
-            // As the stream does.
-            if !told.iter().any(|known| known.id == message.id) {
-                told.push(message.clone());
-            }
-            Ok(())
-        })
-    }
-}
-
-#[derive(Debug, Default)]
-pub struct FakeStore {
-    pub records: Mutex<HashMap<TenantId, (Record, Revision)>>,
-    knife: Arc<Knife>,
-}
-
-impl FakeStore {
-    /// As if everything in the record had happened so much earlier.
-    pub fn age(&self, tenant: TenantId, span: Duration) {
-        let earlier = |at: &mut Timestamp| *at = Timestamp::from(at.inner() - span);
-        let mut records = lock(&self.records);
-        let Some((record, _)) = records.get_mut(&tenant) else { return };
-        earlier(&mut record.updated_at);
-        record.looked_at.as_mut().map(earlier);
-        if let Some(lease) = &mut record.lease {
-            earlier(&mut lease.until);
-        }
-        let State::Ready { made_at, rotation, .. } = &mut record.state else { return };
-        made_at.as_mut().map(earlier);
-        match rotation {
-            Some(Rotation::Proving { made_at: at, .. } | Rotation::Retiring { since: at, .. }) => earlier(at),
-            Some(Rotation::Making { .. }) | None => {}
-        }
-    }
-
-    pub fn record(&self, tenant: TenantId) -> Record {
-        lock(&self.records)[&tenant].0.clone()
-    }
-}
-
-#[async_trait]
-impl PrincipalStore for FakeStore {
-    async fn get(&self, tenant: TenantId) -> Result<Option<(Record, Revision)>, StoreError> {
-        tokio::task::yield_now().await;
-        let broken = StoreError::Unavailable { operation: "read", problem: "cut".to_owned() };
-        self.knife.step(broken, || Ok(lock(&self.records).get(&tenant).cloned()))
-    }
-    async fn put(&self, record: &Record, replaces: Option<Revision>) -> Result<Revision, StoreError> {
-        tokio::task::yield_now().await;
-        let broken = StoreError::Unavailable { operation: "written", problem: "cut".to_owned() };
-        self.knife.step(broken, || {
-            let mut records = lock(&self.records);
-            let last = records.get(&record.tenant).map(|(_, revision)| *revision);
-            if last != replaces {
-                return Err(StoreError::Conflict);
-            }
-            let next = last.unwrap_or(0) + 1;
-            records.insert(record.tenant, (record.clone(), next));
-            Ok(next)
-        })
-    }
-    async fn tenants(&self) -> Result<Vec<TenantId>, StoreError> {
-        Ok(lock(&self.records).keys().copied().collect())
-    }
-}
+pub use store::FakeStore;
+pub use world::{Cut, FakeIam, Key, Knife, World};
 
 /// A maker, and whoever works with it, over a world in memory.
 pub struct Bench {
+    /// Of the first account.
     pub iam: Arc<FakeIam>,
+    pub iams: Vec<Arc<FakeIam>>,
     pub store: Arc<FakeStore>,
     pub wrapper: Arc<dyn KeyWrapper>,
     pub knife: Arc<Knife>,
@@ -435,6 +50,10 @@ pub fn wrapper() -> Arc<dyn KeyWrapper> {
     Arc::new(LocalKey::load(path).unwrap())
 }
 
+fn metrics() -> Metrics {
+    Metrics::new(&opentelemetry::global::meter("test"))
+}
+
 impl Default for Bench {
     fn default() -> Self {
         Self::bounded(None)
@@ -443,26 +62,42 @@ impl Default for Bench {
 
 impl Bench {
     pub fn bounded(boundary: Option<&str>) -> Self {
-        let layout = Layout {
-            partition: Partition::parse("aws").unwrap(),
-            account: AccountId::parse("111111111111").unwrap(),
-            path: IamPath::parse("/rolebridge/").unwrap(),
-            boundary: boundary.map(str::to_owned),
-        };
+        Self::over(boundary, &[("111111111111", 900)])
+    }
+
+    /// Accounts with their capacities; the first is the provider's own.
+    pub fn over(boundary: Option<&str>, accounts: &[(&str, u32)]) -> Self {
         let knife = Arc::new(Knife::default());
-        let iam = Arc::new(FakeIam { world: Mutex::default(), knife: knife.clone(), layout: layout.clone() });
+        let (mut iams, mut homes) = (Vec::new(), Vec::new());
+        for (account, capacity) in accounts {
+            let layout = Layout {
+                partition: Partition::parse("aws").unwrap(),
+                account: AccountId::parse(account).unwrap(),
+                path: IamPath::parse("/rolebridge/").unwrap(),
+                boundary: boundary.map(str::to_owned),
+            };
+            let iam = Arc::new(FakeIam { world: Mutex::default(), knife: knife.clone(), layout: layout.clone() });
+            iams.push(iam.clone());
+            homes.push(Home { layout, iam, capacity: *capacity });
+        }
+        let own = homes[0].layout.account.clone();
+        let (accounts, metrics) = (Arc::new(Accounts::new(own, homes)), metrics());
         let store = Arc::new(FakeStore { knife: knife.clone(), ..FakeStore::default() });
         let wrapper = wrapper();
         let settle = Duration::from_secs(60);
-        let maker = Maker { layout, iam: iam.clone(), store: store.clone(), wrapper: wrapper.clone(), settle };
+        let maker = Maker { accounts, store: store.clone(), wrapper: wrapper.clone(), settle, metrics };
         let maker = Arc::new(maker);
         let book = Arc::new(Book::default());
         let revoker = Revoker { maker: maker.clone(), grants: book.clone() };
-        Self { iam, store, wrapper, knife, revoker, book, maker }
+        Self { iam: iams[0].clone(), iams, store, wrapper, knife, revoker, book, maker }
     }
 
     pub fn world(&self) -> MutexGuard<'_, World> {
         lock(&self.iam.world)
+    }
+
+    pub fn world_of(&self, account: usize) -> MutexGuard<'_, World> {
+        lock(&self.iams[account].world)
     }
 
     pub fn rotator(&self) -> Rotator {
@@ -476,7 +111,7 @@ impl Bench {
         Keeper {
             maker: self.maker.clone(),
             rotator: self.rotator(),
-            metrics: Metrics::new(&opentelemetry::global::meter("test")),
+            metrics: metrics(),
             interval: Duration::from_secs(600),
             holder: Uuid::now_v7(),
         }

@@ -10,11 +10,13 @@ use messaging::RawMessage;
 use uuid::Uuid;
 
 use super::{
-    MakeError, STRANGER, drift,
-    maker::{Maker, iam},
+    MakeError, drift,
+    error::iam,
+    maker::Maker,
     record::{Alarm, Lease, Record, State},
     rotation::{Progress, Rotator},
     store::amend,
+    stranger,
 };
 use crate::metrics::Metrics;
 
@@ -118,6 +120,7 @@ impl Keeper {
 
     async fn work(&self, tenant: TenantId, why: Why) -> Result<Option<Duration>, MakeError> {
         if why != Why::Step {
+            self.maker.clear_left_of(tenant).await?;
             self.reconcile(tenant).await?;
         }
         match self.rotator.advance(tenant, why == Why::Rotate).await {
@@ -136,15 +139,15 @@ impl Keeper {
 
     /// Compares, mends, and tells. The alarm is written down first: whatever happens then, it is told.
     async fn reconcile(&self, tenant: TenantId) -> Result<(), MakeError> {
-        let plan = self.maker.plan(tenant)?;
         let stored = self.maker.store.get(tenant).await.map_err(MakeError::Store)?;
         let Some((record, revision)) = stored else { return Ok(()) };
+        let plan = self.maker.place_of(&record)?;
         if record.alarm.is_none() && record.updated_at.until(Timestamp::now()) < self.maker.settle {
             // IAM may not show yet what was just done.
             return Ok(());
         }
         let known = self.maker.known_keys(&record).await?;
-        let found = drift::read(self.maker.iam.as_ref(), &plan).await.map_err(iam("read the principal"))?;
+        let found = drift::read(plan.iam.as_ref(), &plan).await.map_err(iam("read the principal"))?;
         let drifts = drift::compare(&plan, &record, &known, &found);
         let seen = found.role.map(|role| role.id);
         if drifts.is_empty() && record.alarm.is_none() {
@@ -157,7 +160,7 @@ impl Keeper {
         }
         let Some(alarm) = self.raise(tenant, &drifts).await? else { return Ok(()) };
         let trouble = self.maker.make(tenant).await.err().map(|error| whole(&error));
-        let seen = self.maker.iam.role(&plan.name).await.map_err(iam("read the role"))?.map(|role| role.id);
+        let seen = plan.iam.role(&plan.name).await.map_err(iam("read the role"))?.map(|role| role.id);
         self.alarm(tenant, &alarm, trouble.as_deref()).await?;
         self.note_role(&record, seen, Some(&alarm)).await
     }
@@ -179,7 +182,7 @@ impl Keeper {
         for drift in &alarm.found {
             self.metrics.drift(*drift, mended);
         }
-        if tenant == STRANGER {
+        if stranger::is_one(tenant) {
             // It is no tenant: its troubles are in the log and in the metrics.
             return Ok(());
         }

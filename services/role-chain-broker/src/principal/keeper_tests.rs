@@ -77,7 +77,7 @@ async fn attack_23_each_kind_of_change_is_told_once_and_mended() {
     for (expected, change) in every_kind() {
         let bench = Bench::bounded(BOUNDARY);
         let tenant = known(&bench).await;
-        let name = bench.maker.plan(tenant).unwrap().name;
+        let name = bench.maker.plan(tenant).await.unwrap().name.clone();
         change(&mut bench.world(), &name);
         bench.keeper().visit(tenant, Why::Round).await.unwrap();
         let told = alarms(&bench);
@@ -130,7 +130,7 @@ async fn attack_23_a_crash_at_any_step_does_not_silence_the_alarm() {
 async fn attack_23_what_cannot_be_mended_is_an_alarm_at_each_look() {
     let bench = Bench::default();
     let tenant = known(&bench).await;
-    let name = bench.maker.plan(tenant).unwrap().name;
+    let name = bench.maker.plan(tenant).await.unwrap().name.clone();
     let foreign = contracts::UserArn::parse(&format!("arn:aws:iam::111111111111:user/people/{name}")).unwrap();
     bench.world().users.get_mut(&name).unwrap().arn = foreign;
     for looks in 1..3 {
@@ -183,7 +183,7 @@ async fn a_rotation_is_driven_by_visits_and_told() {
 
 #[tokio::test]
 async fn the_principal_of_nobody_is_mended_without_an_event() {
-    let (bench, tenant) = (Bench::default(), STRANGER);
+    let (bench, tenant) = (Bench::default(), crate::principal::STRANGER);
     bench.maker.make(tenant).await.unwrap();
     bench.store.age(tenant, HOUR);
     bench.world().keys.push(("AKIAFOREIGN".to_owned(), true));

@@ -95,7 +95,7 @@ async fn a_key_deleted_behind_our_back_is_made_anew_but_not_hastily() {
 async fn a_changed_trust_or_policy_is_set_again() {
     let (bench, tenant) = (Bench::default(), TenantId::new());
     bench.maker.make(tenant).await.unwrap();
-    let plan = bench.maker.layout.plan(tenant).unwrap();
+    let plan = bench.maker.plan(tenant).await.unwrap();
     for role in world(&bench).roles.values_mut() {
         role.trust = Some(serde_json::json!({ "Statement": "open to all" }));
     }
@@ -113,7 +113,7 @@ async fn a_changed_trust_or_policy_is_set_again() {
 #[tokio::test]
 async fn a_name_that_is_somebody_elses_is_left_alone() {
     let (bench, tenant) = (Bench::default(), TenantId::new());
-    let plan = bench.maker.layout.plan(tenant).unwrap();
+    let plan = bench.maker.plan(tenant).await.unwrap();
     let foreign = UserArn::parse(&format!("arn:aws:iam::111111111111:user/people/{}", plan.name)).unwrap();
     world(&bench).users.insert(plan.name.clone(), FoundUser { arn: foreign, boundary: None });
     assert!(matches!(bench.maker.make(tenant).await, Err(MakeError::Foreign { kind: "user", .. })));

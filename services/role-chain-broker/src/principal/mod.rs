@@ -1,8 +1,9 @@
-//! Principals: for each tenant one IAM user and one IAM role in the provider's account, and the user's access key, wrapped, in a bucket.
+//! Principals: for each tenant one IAM user and one IAM role in an account of the provider's, and the user's access key, wrapped, in a bucket.
 //!
-//! - `maker` makes one, step by step, each step reading first: it may be stopped anywhere and begun again.
+//! - `maker` makes one, step by step, each step reading first: it may be stopped anywhere and begun again. `placing` says in which of the `accounts`,
+//!   `keys` makes its access key.
 //! - `stranger` is one principal of our own that no tenant has, for a probe.
-//! - `canary` is one role of our own that lets our principals in, for the probes.
+//! - `canary` is one role of our own in each account that lets its principals in, for the probes.
 //! - `rotation` changes its access key; `drift` compares it with what it must be; `keeper` does both for every principal, when `rounds` says.
 //! - `revoke` denies what it has begun, and removes it.
 //! - `policy` says what user and role may do; `record` is what is stored; `iam`, `store` and `herald` are the doors to AWS and NATS.
@@ -10,15 +11,20 @@
 //!
 //! What must not live here: customers' roles, STS.
 
+mod accounts;
+mod boundary;
 mod canary;
 mod consumer;
 mod drift;
+mod error;
 #[cfg(test)]
 pub mod fake;
 mod herald;
 mod iam;
 mod keeper;
+mod keys;
 mod maker;
+mod placing;
 mod policy;
 mod real_iam;
 mod record;
@@ -30,17 +36,20 @@ mod stranger;
 
 use std::sync::Arc;
 
-use contracts::{RoleArn, TenantId, Timestamp};
+use contracts::{AccountId, RoleArn, TenantId, Timestamp};
 
 use crate::{
     sts::Keys,
     wrap::{KeyWrapper, WrapError},
 };
 
-pub use canary::keep as keep_canary;
+pub use accounts::{Accounts, Census, Fullness, Home};
+pub use boundary::Boundary;
+pub use canary::{arn as canary, keep as keep_canary};
 pub use consumer::{consumer, router};
+pub use error::MakeError;
 pub use keeper::{Keeper, whole};
-pub use maker::{MakeError, Maker};
+pub use maker::Maker;
 pub use policy::Layout;
 pub use real_iam::RealIam;
 pub use record::RecordError;
@@ -48,7 +57,7 @@ pub use revoke::Revoker;
 pub use rotation::{Pace, Rotator};
 pub use rounds::{Orders, keep, orders};
 pub use store::{BUCKET, Bucket, PrincipalStore, Revision, StoreError};
-pub use stranger::{STRANGER, keep as keep_stranger};
+pub use stranger::{STRANGER, is_one as is_stranger, keep as keep_stranger};
 
 use record::State;
 
@@ -103,6 +112,29 @@ impl Principals {
         };
         let bytes = self.wrapper.unwrap(tenant, &key).await.map_err(PrincipalError::Unwrap)?;
         Ok(Principal { role_arn: record.role_arn, keys: record::decode_key(&bytes).map_err(PrincipalError::Record)? })
+    }
+
+    /// The account that the tenant's principal lives in.
+    ///
+    /// # Errors
+    /// When the bucket cannot be read, or there is no principal.
+    pub async fn account(&self, tenant: TenantId) -> Result<AccountId, PrincipalError> {
+        let stored = self.store.get(tenant).await.map_err(PrincipalError::Store)?;
+        stored.map(|(record, _)| record.role_arn.account().clone()).ok_or(PrincipalError::NotReady)
+    }
+
+    /// The principal of our own in the account that the tenant's lives in.
+    ///
+    /// # Errors
+    /// When the bucket cannot be read, or the tenant has no principal.
+    pub async fn stranger_beside(&self, tenant: TenantId) -> Result<TenantId, PrincipalError> {
+        let account = self.account(tenant).await?;
+        // The first one's ID does not name its account.
+        match self.account(STRANGER).await {
+            Ok(first) if first == account => Ok(STRANGER),
+            Ok(_) | Err(PrincipalError::NotReady) => Ok(stranger::numbered(&account)),
+            Err(error) => Err(error),
+        }
     }
 
     /// The instant before which whatever the tenant's role began is denied.

@@ -15,7 +15,7 @@ const REVOKED: &str = "rolebridge-revoked-sessions";
 #[derive(Debug, Clone)]
 pub struct Layout {
     pub partition: Partition,
-    /// The provider's.
+    /// One of the provider's.
     pub account: AccountId,
     pub path: IamPath,
     /// ARN of the managed policy that bounds what users and roles may ever do; none in installations of before there was one.

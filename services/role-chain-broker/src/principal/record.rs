@@ -1,6 +1,6 @@
 //! What is stored of a principal: typed, versioned, and without a secret in clear.
 
-use contracts::{RoleArn, TenantId, Timestamp, UserArn, tenant::Drift};
+use contracts::{AccountId, RoleArn, TenantId, Timestamp, UserArn, tenant::Drift};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -20,6 +20,7 @@ enum Stored {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub tenant: TenantId,
+    /// Both name the account that it lives in.
     pub user_arn: UserArn,
     pub role_arn: RoleArn,
     #[serde(flatten)]
@@ -41,6 +42,9 @@ pub struct Record {
     /// What was found to differ, and is not told yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm: Option<Alarm>,
+    /// Accounts in which it was begun and is not to be, because IAM took no more there: what is found in them is deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<AccountId>,
 }
 
 /// The instance that works on a principal. It only keeps others from doing the same: safety hangs on claims.
@@ -62,7 +66,7 @@ pub struct Alarm {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum State {
-    /// Somebody is making the access key. Whoever wrote its own claim last may store a key; all others must not.
+    /// User and role, or the access key, are being made. Whoever wrote its own claim last may store a key; all others must not.
     Making { claim: Uuid },
     /// It can be used, with this key.
     Ready {
@@ -107,7 +111,8 @@ impl Record {
     pub fn new(tenant: TenantId, user_arn: UserArn, role_arn: RoleArn, state: State) -> Self {
         let (role_id, denied_before, looked_at, lease, alarm) = (None, None, None, None, None);
         let updated_at = Timestamp::now();
-        Self { tenant, user_arn, role_arn, state, updated_at, role_id, denied_before, looked_at, lease, alarm }
+        let left = Vec::new();
+        Self { tenant, user_arn, role_arn, state, updated_at, role_id, denied_before, looked_at, lease, alarm, left }
     }
 
     pub fn enter(&mut self, state: State) {

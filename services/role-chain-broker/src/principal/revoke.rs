@@ -5,12 +5,14 @@ use std::sync::Arc;
 use contracts::{TenantId, Timestamp};
 
 use super::{
-    MakeError, STRANGER,
+    MakeError,
+    accounts::Place,
+    error::iam,
     iam::Half,
-    maker::{Maker, iam},
-    policy::Plan,
+    maker::Maker,
     record::{Record, State},
     store::amend,
+    stranger,
 };
 use crate::grants::GrantSource;
 
@@ -38,7 +40,7 @@ impl Revoker {
     /// # Errors
     /// See [`MakeError`].
     pub async fn deny(&self, tenant: TenantId, before: Timestamp) -> Result<Timestamp, MakeError> {
-        let plan = self.maker.plan(tenant)?;
+        let plan = self.maker.plan(tenant).await?;
         let before = whole_second(before.min(Timestamp::now()));
         loop {
             let mut denied = None;
@@ -55,7 +57,7 @@ impl Revoker {
             written.await.map_err(MakeError::Store)?;
             // Without a principal nothing was begun.
             let Some(denied) = denied else { return Ok(before) };
-            let role = self.maker.iam.role(&plan.name).await.map_err(iam("read the role"))?;
+            let role = plan.iam.role(&plan.name).await.map_err(iam("read the role"))?;
             // One of the same name at another path is not ours; what ours began ended with it.
             if let Some(role) = role.filter(|role| role.arn == plan.role_arn) {
                 // First: without it the broker may not write the role's policies.
@@ -78,18 +80,24 @@ impl Revoker {
     /// # Errors
     /// See [`MakeError`]; what was deleted stays deleted.
     pub async fn remove(&self, tenant: TenantId) -> Result<(), MakeError> {
-        if tenant == STRANGER {
+        if stranger::is_one(tenant) {
             return Err(MakeError::NoTenants { tenant });
         }
         let connections = self.grants.external_ids(tenant).len();
         if connections > 0 {
             return Err(MakeError::StillGranted { connections });
         }
-        let plan = self.maker.plan(tenant)?;
+        let plan = self.maker.plan(tenant).await?;
         self.check_ours(&plan).await?;
         if !self.close(&plan).await? {
             return Ok(());
         }
+        // Nobody moves it from here on; until here somebody may have.
+        let Some((record, _)) = self.maker.store.get(tenant).await.map_err(MakeError::Store)? else {
+            return Err(MakeError::Busy);
+        };
+        let plan = self.maker.place_of(&record)?;
+        self.maker.clear_left(&record).await?;
         self.maker.tear_down(&plan).await?;
         if !self.check_ours(&plan).await? {
             // Somebody was at work on it when this began.
@@ -103,9 +111,9 @@ impl Revoker {
     }
 
     /// Whether neither user nor role is there. What bears the name at another path is somebody else's.
-    async fn check_ours(&self, plan: &Plan) -> Result<bool, MakeError> {
-        let user = self.maker.iam.user(&plan.name).await.map_err(iam("read the user"))?;
-        let role = self.maker.iam.role(&plan.name).await.map_err(iam("read the role"))?;
+    async fn check_ours(&self, plan: &Place) -> Result<bool, MakeError> {
+        let user = plan.iam.user(&plan.name).await.map_err(iam("read the user"))?;
+        let role = plan.iam.role(&plan.name).await.map_err(iam("read the role"))?;
         match (&user, &role) {
             (Some(user), _) if user.arn != plan.user_arn => {
                 Err(MakeError::Foreign { kind: "user", found: user.arn.to_string() })
@@ -118,7 +126,7 @@ impl Revoker {
     }
 
     /// From here on nobody makes it, mends it or uses it. False when it is gone already.
-    async fn close(&self, plan: &Plan) -> Result<bool, MakeError> {
+    async fn close(&self, plan: &Place) -> Result<bool, MakeError> {
         let store = self.maker.store.as_ref();
         if store.get(plan.tenant).await.map_err(MakeError::Store)?.is_none() {
             let record = Record::new(plan.tenant, plan.user_arn.clone(), plan.role_arn.clone(), State::Removing);

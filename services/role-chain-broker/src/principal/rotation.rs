@@ -12,12 +12,14 @@ use messaging::RawMessage;
 use uuid::Uuid;
 
 use super::{
-    MakeError, STRANGER,
+    MakeError,
+    accounts::Place,
+    error::iam,
     herald::Herald,
-    maker::{Maker, iam},
-    policy::Plan,
+    maker::Maker,
     record::{Record, Rotation, State},
     store::amend,
+    stranger,
 };
 use crate::{
     purpose::DENY_ALL,
@@ -88,7 +90,7 @@ impl Rotator {
     /// # Errors
     /// See [`MakeError`]; what was done stays done, and the key in use stays good.
     pub async fn advance(&self, tenant: TenantId, mut wanted: bool) -> Result<Progress, MakeError> {
-        let plan = self.maker.plan(tenant)?;
+        let plan = self.maker.plan(tenant).await?;
         for _ in 0..MOST_STEPS {
             let Some((record, _)) = self.maker.store.get(tenant).await.map_err(MakeError::Store)? else {
                 return Ok(Progress::Idle);
@@ -110,7 +112,7 @@ impl Rotator {
     }
 
     /// Whether the record is still at this step.
-    async fn stands(&self, plan: &Plan, step: &Rotation) -> Result<bool, MakeError> {
+    async fn stands(&self, plan: &Place, step: &Rotation) -> Result<bool, MakeError> {
         let stored = self.maker.store.get(plan.tenant).await.map_err(MakeError::Store)?;
         Ok(stored.is_some_and(
             |(record, _)| matches!(&record.state, State::Ready { rotation: Some(rotation), .. } if rotation == step),
@@ -122,7 +124,7 @@ impl Rotator {
     }
 
     /// A claim, then a key. A claim that is there already is of a run that was broken off: its key, if it made one, is deleted.
-    async fn begin(&self, plan: &Plan, key: &Wrapped, wanted: bool) -> Result<Step, MakeError> {
+    async fn begin(&self, plan: &Place, key: &Wrapped, wanted: bool) -> Result<Step, MakeError> {
         let claim = Uuid::now_v7();
         let claimed = self.change(plan, |record| {
             let due = wanted || self.due(record);
@@ -140,7 +142,7 @@ impl Rotator {
             return Ok(Step::Next);
         }
         let ours = self.maker.key_id(plan.tenant, key).await?;
-        let listed = self.maker.iam.access_keys(&plan.name).await.map_err(iam("list the access keys"))?;
+        let listed = plan.iam.access_keys(&plan.name).await.map_err(iam("list the access keys"))?;
         // While the claim stands, what was listed is of earlier claims and can no longer be stored. A run that stood still may be listing the
         // key that another has handed out since.
         if !self.stands(plan, &Rotation::Making { claim }).await? {
@@ -161,7 +163,7 @@ impl Rotator {
     }
 
     /// Uses the new key for what it is for, and hands it out only when it was let in.
-    async fn prove(&self, plan: &Plan, key: &Wrapped, new: &Wrapped, made_at: Timestamp) -> Result<Step, MakeError> {
+    async fn prove(&self, plan: &Place, key: &Wrapped, new: &Wrapped, made_at: Timestamp) -> Result<Step, MakeError> {
         let age = made_at.until(Timestamp::now());
         if age < self.pace.settle {
             return Ok(Step::Stop(Progress::Later(self.pace.settle - age)));
@@ -191,7 +193,7 @@ impl Rotator {
 
     async fn retire(
         &self,
-        plan: &Plan,
+        plan: &Place,
         key: &Wrapped,
         old: &Wrapped,
         id: Uuid,
@@ -202,7 +204,7 @@ impl Rotator {
         if elapsed < in_flight {
             return Ok(Step::Stop(Progress::Later(in_flight - elapsed)));
         }
-        let (user, iam_of) = (&plan.name, &self.maker.iam);
+        let (user, iam_of) = (&plan.name, &plan.iam);
         let listed = iam_of.access_keys(user).await.map_err(iam("list the access keys"))?;
         let (new_id, old_id) = (self.maker.key_id(plan.tenant, key).await?, self.maker.key_id(plan.tenant, old).await?);
         let here = Rotation::Retiring { old: old.clone(), id, since };
@@ -244,7 +246,7 @@ impl Rotator {
 
     /// The rotation's own ID is the event's: told twice, it is the same event.
     async fn told(&self, tenant: TenantId, id: Uuid, at: Timestamp) -> Result<(), MakeError> {
-        if tenant == STRANGER {
+        if stranger::is_one(tenant) {
             return Ok(());
         }
         let event = messaging::event(CredentialsRotated { tenant, at });
@@ -256,7 +258,7 @@ impl Rotator {
     /// Puts `key` and `next` in place of `from` and `before`, if those are still there.
     async fn exchange(
         &self,
-        plan: &Plan,
+        plan: &Place,
         from: &Rotation,
         before: &Wrapped,
         key: &Wrapped,
@@ -280,7 +282,11 @@ impl Rotator {
         .await
     }
 
-    async fn change(&self, plan: &Plan, mut change: impl FnMut(&mut Record) -> bool + Send) -> Result<bool, MakeError> {
+    async fn change(
+        &self,
+        plan: &Place,
+        mut change: impl FnMut(&mut Record) -> bool + Send,
+    ) -> Result<bool, MakeError> {
         let changed = amend(self.maker.store.as_ref(), plan.tenant, |record| {
             let changed = change(record);
             if changed {

@@ -149,6 +149,11 @@ impl Rounds {
         self.keeper.metrics.principals(self.oldest.key, self.oldest.look);
         self.oldest = Ages::default();
         let interval = self.keeper.interval;
+        let maker = &self.keeper.maker;
+        match maker.accounts.fullness(maker.store.as_ref(), Duration::ZERO).await {
+            Ok(all) => all.iter().for_each(|one| self.keeper.metrics.fullness(one)),
+            Err(error) => tracing::warn!(%error, "how full the provider's accounts are is not known at the moment"),
+        }
         match self.keeper.maker.store.tenants().await {
             Ok(tenants) => {
                 // The same one each time at the same distance: nobody waits longer than an interval.

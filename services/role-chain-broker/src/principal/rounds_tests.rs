@@ -18,8 +18,8 @@ fn asked(world: &World, name: &str) -> usize {
 async fn attack_23_ten_thousand_doubts_of_one_principal_keep_no_other_from_its_turn() {
     let bench = Bench::default();
     let (tenant, other) = (known(&bench).await, known(&bench).await);
-    let name = bench.maker.plan(tenant).unwrap().name;
-    let others = bench.maker.plan(other).unwrap().name;
+    let name = bench.maker.plan(tenant).await.unwrap().name.clone();
+    let others = bench.maker.plan(other).await.unwrap().name.clone();
     {
         let mut world = bench.world();
         world.down = Some(name.clone());

@@ -2,10 +2,13 @@
 
 use async_trait::async_trait;
 use contracts::TenantId;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use messaging::async_nats::jetstream::kv;
 
-use super::record::{Record, RecordError};
+use super::{
+    accounts::Census,
+    record::{Record, RecordError, State},
+};
 
 /// Its name.
 pub const BUCKET: &str = "rolebridge-principals";
@@ -35,7 +38,28 @@ pub trait PrincipalStore: Send + Sync {
 
     /// Every tenant that has a record.
     async fn tenants(&self) -> Result<Vec<TenantId>, StoreError>;
+
+    /// How many principals live in which account, by their records. One that cannot be read is left out, and said.
+    async fn census(&self) -> Result<Census, StoreError> {
+        let reads = self.tenants().await?.into_iter().map(|tenant| async move { (tenant, self.get(tenant).await) });
+        let mut reads = futures::stream::iter(reads).buffer_unordered(READS);
+        let mut census = Census::new();
+        while let Some((tenant, read)) = reads.next().await {
+            match read {
+                Ok(Some((record, _))) if record.state != State::Removed => {
+                    *census.entry(record.role_arn.account().clone()).or_default() += 1;
+                }
+                Ok(_) => {}
+                Err(error @ StoreError::Malformed(_)) => tracing::error!(%tenant, "{error}"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(census)
+    }
 }
+
+/// Records that are read at the same time, when all of them are.
+const READS: usize = 64;
 
 /// Tries of one change against others who write the same record.
 const TRIES: usize = 10;

@@ -1,7 +1,7 @@
 //! Our own side: does it let a call out at all? Of two refusals by STS, one by the customer's role and one by a policy of ours (a service control
 //! policy of our organization, a boundary, a changed role policy), nothing in the answer tells which it is.
 //!
-//! So the same call is sent to the canary, a role of our own that is open to every principal of our account: by the same first hop, with the same
+//! So the same call is sent to the canary, a role of our own that is open to every principal of its account: by the same first hop, with the same
 //! external ID or with none, to the same region's STS. What refuses there is our own side. What must not live here: what an answer means.
 
 use std::{
@@ -28,6 +28,7 @@ type Way = (TenantId, Option<ExternalId>, Region);
 /// Asks the canary.
 pub(super) struct OwnSide {
     chain: Arc<Chain>,
+    /// Of one account; there is one in each.
     canary: RoleArn,
     /// When a way that was let in was asked for. By the clock of [`Instant`], which tests can turn.
     open: Cache<Way, Instant>,
@@ -49,7 +50,7 @@ impl OwnSide {
             return true;
         }
         let asked = Instant::now();
-        match self.chain.probe(by, &self.canary, external_id, region).await {
+        match self.ask(by, external_id, region).await {
             // The session may do nothing, and is dropped, and so wiped, here.
             Ok(_) => {
                 self.open.insert(way, asked).await;
@@ -65,6 +66,11 @@ impl OwnSide {
                 false
             }
         }
+    }
+
+    async fn ask(&self, by: TenantId, external_id: Option<&ExternalId>, region: &Region) -> Result<(), ChainError> {
+        let canary = self.chain.beside(by, &self.canary).await?;
+        self.chain.probe(by, &canary, external_id, region).await.map(drop)
     }
 
     fn complain(&self, tenant: TenantId, with_id: bool, error: &ChainError) {

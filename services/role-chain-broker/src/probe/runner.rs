@@ -15,7 +15,7 @@ use super::{Inquiry, Limits, Next, Seen, own_side::OwnSide};
 use crate::{
     chain::{Chain, ChainError, Hop},
     metrics::Metrics,
-    principal::{PrincipalError, STRANGER},
+    principal::PrincipalError,
     sts::{Answer, Keys, Session},
 };
 
@@ -164,7 +164,7 @@ impl Prober {
                 Some(id) => (suspect.tenant, Some(id)),
                 None => return Ok(unclear(probe, None)),
             },
-            Probe::OtherPrincipal => (STRANGER, Some(&suspect.external_id)),
+            Probe::OtherPrincipal => (self.chain.stranger_beside(suspect.tenant).await?, Some(&suspect.external_id)),
             Probe::CallerIdentity => return Ok(self.ask_who(suspect, session).await),
         };
         match self.chain.probe(by, &suspect.role, id, &suspect.region).await {

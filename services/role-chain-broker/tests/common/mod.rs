@@ -62,7 +62,7 @@ pub(crate) async fn world() -> World {
 
 /// With more variables for the broker, which may replace those below.
 pub(crate) async fn world_with(more: impl FnOnce(&AwsEmulator) -> Vec<(&'static str, String)>) -> World {
-    world_under(ACCOUNTS, more).await
+    world_of(ACCOUNTS, &[], more).await
 }
 
 /// With other accounts on the bus than an operator's.
@@ -70,12 +70,28 @@ pub(crate) async fn world_under(
     accounts: &str,
     more: impl FnOnce(&AwsEmulator) -> Vec<(&'static str, String)>,
 ) -> World {
+    world_of(accounts, &[], more).await
+}
+
+/// With further AWS accounts in which the broker may keep principals.
+pub(crate) async fn world_over(
+    further: &[&str],
+    more: impl FnOnce(&AwsEmulator) -> Vec<(&'static str, String)>,
+) -> World {
+    world_of(ACCOUNTS, further, more).await
+}
+
+async fn world_of(
+    accounts: &str,
+    further: &[&str],
+    more: impl FnOnce(&AwsEmulator) -> Vec<(&'static str, String)>,
+) -> World {
     let tools = tokio::task::spawn_blocking(|| Toolbox::fetch(|_| {})).await.unwrap().unwrap();
     let nats = NatsServer::start_with(&tools, accounts).await.unwrap();
     let emulator = AwsEmulator::start(&tools).await.unwrap();
     // Without IAM every refusal below would be an accident.
     emulator.assert_iam_is_on().await.unwrap();
-    let provider = Provider::deploy(&emulator, "111111111111", REGION).await.unwrap();
+    let provider = Provider::deploy_with(&emulator, "111111111111", REGION, further).await.unwrap();
     let keys = tempfile::tempdir().unwrap();
     let file = |name: &str| keys.path().join(name).display().to_string();
     let keygen = std::process::Command::new(env!("CARGO_BIN_EXE_role-chain-broker"))

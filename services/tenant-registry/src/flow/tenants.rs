@@ -120,12 +120,12 @@ impl Registry {
     /// Notes the role that the tenant's customers must trust. Repeatable.
     ///
     /// # Errors
-    /// `denied` when the role is not of the provider's account, `not-found` for an unknown tenant; when the store fails.
+    /// `denied` when the role is not of an account of principals, `not-found` for an unknown tenant; when the store fails.
     pub async fn principal_ready(&self, ready: &PrincipalReady) -> Result<(), StoreError> {
-        let (account, ours) = (ready.role_arn.account(), &self.rules.provider_account);
-        if account != ours {
+        let (account, ours) = (ready.role_arn.account(), &self.rules.principal_accounts);
+        if !ours.contains(account) {
             let message = format!(
-                "the principal of tenant {} is in account {account}, not in the provider's {ours}: check ROLEBRIDGE_PROVIDER_ACCOUNT",
+                "the principal of tenant {} is in account {account}, which is none of those of principals ({ours}): give the registry the broker's ROLEBRIDGE_PRINCIPAL_ACCOUNTS",
                 ready.tenant
             );
             return Err(StoreError::refused(ErrorCode::Denied, message));

@@ -121,7 +121,7 @@ pub(crate) const REGION: &str = "eu-central-1";
 
 pub(crate) fn rules() -> Rules {
     Rules {
-        provider_account: AccountId::parse(PROVIDER).unwrap(),
+        principal_accounts: PROVIDER.parse().unwrap(),
         topics: format!("arn:aws:sns:{REGION}:{PROVIDER}:rolebridge-callbacks").parse().unwrap(),
         template: "https://templates.example/customer.yaml".parse().unwrap(),
         verify_within: Duration::from_secs(240),
