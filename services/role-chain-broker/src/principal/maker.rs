@@ -39,9 +39,8 @@ impl Maker {
     pub async fn make(&self, tenant: TenantId) -> Result<Record, MakeError> {
         // Once for each account that may prove full.
         for _ in self.accounts.ids() {
-            match self.make_once(tenant).await? {
-                Some(record) => return Ok(record),
-                None => {}
+            if let Some(record) = self.make_once(tenant).await? {
+                return Ok(record);
             }
         }
         Err(MakeError::Busy)

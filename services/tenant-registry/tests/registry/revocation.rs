@@ -245,6 +245,9 @@ async fn attack_34_nothing_brings_a_deleted_tenant_back(#[case] kind: Kind) {
         let user_arn = contracts::UserArn::parse(&format!("arn:aws:iam::{PROVIDER}:user/rolebridge/x")).unwrap();
         PrincipalReady { tenant, user_arn, role_arn }
     };
+    let elsewhere = contracts::AccountId::parse("999999999999").unwrap();
+    let foreign = PrincipalReady { role_arn: ready.role_arn.in_account(&elsewhere), ..ready.clone() };
+    assert_eq!(code(world.registry.principal_ready(&foreign).await), ErrorCode::Denied, "none of the listed accounts");
     world.registry.principal_ready(&ready).await.unwrap();
     let organization = world.offer(tenant, EnrollmentKind::Organization).await;
     let connection = world.connect(&organization, CUSTOMER, "0a").await;
