@@ -1,6 +1,7 @@
 //! What the program is told at its start.
 
 use crate::ingest::Payers;
+use crate::table::KEEP_DAYS;
 use clap::Parser;
 use contracts::{AccountId, SealingKey};
 use messaging::NatsConfig;
@@ -26,6 +27,10 @@ pub enum Command {
     /// Reads cost files that lie here into a table, without a bus: for history that is older than the connection. A billing period of an export is
     /// replaced as a whole; the same files again change nothing.
     Import(crate::import::ImportArgs),
+    /// Writes many small or overlapping data files of the table anew as few sorted ones. No row changes, and it may run beside everything else.
+    Compact(crate::upkeep::CompactArgs),
+    /// Deletes data files that no version of the last days needs, and those that crashed writers have left.
+    Vacuum(crate::upkeep::VacuumArgs),
 }
 
 /// Reads customers' cost exports into one table in FOCUS columns, and answers what they add up to.
@@ -58,6 +63,14 @@ pub struct Config {
     /// Exports that are read at the same time.
     #[arg(long, env = "ROLEBRIDGE_COST_WORKERS", default_value_t = 2, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub cost_workers: u8,
+
+    /// Seconds after which the table is compacted and vacuumed again; 0 turns it off.
+    #[arg(long, env = "ROLEBRIDGE_COST_UPKEEP", default_value_t = 86_400, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=604_800))]
+    pub cost_upkeep: u32,
+
+    /// Days that old versions of the table stay readable.
+    #[arg(long, env = "ROLEBRIDGE_COST_KEEP", default_value_t = 7, value_name = "DAYS", value_parser = clap::value_parser!(i64).range(KEEP_DAYS))]
+    pub cost_keep: i64,
 
     /// Whose bills are believed beside those of the connection's own account: payer accounts (comma list), or "any" where tenants connect member
     /// accounts of organizations.
@@ -106,12 +119,18 @@ mod tests {
     fn what_is_not_said_has_a_default_and_nonsense_is_refused() {
         let config = parse(&[]).unwrap();
         assert_eq!((config.cost_interval, config.cost_workers, config.cost_payers), (3600, 2, Payers::default()));
+        assert_eq!((config.cost_upkeep, config.cost_keep), (86_400, 7));
         assert_eq!(parse(&["--cost-payers", "any"]).unwrap().cost_payers, Payers::Any);
         let two = BTreeSet::from(["222222222222".parse().unwrap(), "333333333333".parse().unwrap()]);
         assert_eq!(parse(&["--cost-payers", "222222222222, 333333333333"]).unwrap().cost_payers, Payers::OwnAnd(two));
-        for wrong in
-            [["--cost-payers", "all"], ["--cost-workers", "0"], ["--cost-interval", "0"], ["--s3-endpoint", "nowhere"]]
-        {
+        for wrong in [
+            ["--cost-payers", "all"],
+            ["--cost-workers", "0"],
+            ["--cost-interval", "0"],
+            ["--cost-keep", "0"],
+            ["--cost-keep", "31"],
+            ["--s3-endpoint", "nowhere"],
+        ] {
             assert!(parse(&wrong).is_err(), "{wrong:?}");
         }
     }

@@ -168,14 +168,23 @@ pub async fn import(args: &ImportArgs, cancel: &CancellationToken) -> Result<Imp
                 }
                 Outcome::Unchanged => report.periods.push(line),
                 Outcome::Refused(error) => report.refused.push(match line.period.as_str() {
-                    "" => error.to_string(),
-                    period => format!("{period}: {error}"),
+                    "" => told(&error),
+                    period => format!("{period}: {}", told(&error)),
                 }),
             }
         }
     }
     report.totals = totals.iter().map(|(currency, sums)| (currency.clone(), sums.into())).collect();
     Ok(report)
+}
+
+/// A refusal, with the file's path as it is here: in a bucket, paths have no slash before them.
+fn told(error: &ExportError) -> String {
+    let text = error.to_string();
+    match error.path() {
+        Some(path) => text.replacen(path.as_ref(), &format!("/{path}"), 1),
+        None => text,
+    }
 }
 
 /// For people.

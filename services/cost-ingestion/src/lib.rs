@@ -7,7 +7,8 @@
 //! | `source` | one mapping file per export format, and the language of them |
 //! | `credentials` | short-lived credentials, renewed in the middle of a file |
 //! | `object`, `pages`, `export` | what lies in a customer's bucket: manifests, files, bounds |
-//! | `table` | the Delta Lake table: one slice replaced in one commit, and the query |
+//! | `table` | the Delta Lake table: one slice sorted, replaced in one commit, compacted; old files deleted; the query |
+//! | `upkeep` | compaction and vacuum, as commands and on a schedule |
 //! | `import` | files that lie here, without a bus |
 //! | `ingest` | the order of all that for one export |
 //! | `work` | what comes and goes over NATS: events, jobs, credentials, the query |
@@ -25,6 +26,7 @@ mod pages;
 mod run;
 pub mod source;
 pub mod table;
+pub mod upkeep;
 pub mod work;
 
 pub use config::{Command, Config, Invocation, command};

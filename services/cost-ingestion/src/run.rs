@@ -1,9 +1,10 @@
-//! The program: everything made once, then four tasks until shutdown.
+//! The program: everything made once, then its tasks until shutdown.
 
 use crate::Config;
 use crate::export::{Limits, S3Exports};
 use crate::ingest::Ingestor;
 use crate::table::{CostTable, TableError};
+use crate::upkeep;
 use crate::work::broker::Broker;
 use crate::work::connections::Book;
 use crate::work::job::{self, Worker};
@@ -92,6 +93,14 @@ async fn serve(config: &Config, telemetry: telemetry::Telemetry, shutdown: Cance
         schedule::repeat(repeating_bus, book, interval, token).await;
         Ok::<_, Infallible>(())
     });
+    if config.cost_upkeep > 0 {
+        let (every, keep, stop) =
+            (Duration::from_secs(u64::from(config.cost_upkeep)), config.cost_keep, supervisor.token());
+        supervisor.spawn("upkeep", async move {
+            upkeep::repeat(table, every, keep, stop).await;
+            Ok::<_, Infallible>(())
+        });
+    }
     let result = supervisor.finish(config.http.grace()).await;
     bus.close().await;
     Ok(result?)

@@ -141,12 +141,27 @@ pub enum ExportError {
 }
 
 impl ExportError {
+    /// The file or manifest that is at fault.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::BadManifest { path, .. }
+            | Self::MissingFile { path, .. }
+            | Self::BadFile { path, .. }
+            | Self::Changed { path }
+            | Self::BadRows { path, .. }
+            | Self::Source { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// Whether the same read may well succeed a little later without anybody doing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Changed { .. } => true,
             Self::Credentials(error) => error.is_transient(),
+            Self::Storage { source, .. } if is_no_bucket(source) => false,
             Self::Storage { source, .. } => !matches!(
                 source,
                 object_store::Error::NotFound { .. }
@@ -160,9 +175,22 @@ impl ExportError {
     }
 }
 
+/// Whether the bucket itself is not there, which S3 says with a code of its own, and the client as an error of no kind.
+fn is_no_bucket(source: &object_store::Error) -> bool {
+    let mut error: Option<&(dyn std::error::Error + 'static)> = Some(source);
+    while let Some(cause) = error {
+        if cause.to_string().contains("<Code>NoSuchBucket</Code>") {
+            return true;
+        }
+        error = cause.source();
+    }
+    false
+}
+
 /// What a person can do about a storage error, from its kind alone: its text may hold request details.
 fn hint(source: &object_store::Error) -> &'static str {
     match source {
+        source if is_no_bucket(source) => ": there is no such bucket; check the name given to the stack",
         object_store::Error::NotFound { .. } => ": it is not there; check the bucket name given to the stack",
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             ": access was refused; check that the role's policy and the bucket's policy allow reading it"

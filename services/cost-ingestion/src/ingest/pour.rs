@@ -1,13 +1,14 @@
-//! The heavy part of reading a period: a few threads that each take a part, map its rows and write data files, until no part is left.
+//! The heavy part of reading a period: a few threads that each take a part, map its rows and gather them, until no part is left; then the same threads write all of
+//! them in order.
 //!
-//! The threads share nothing but the list of parts and two counters, so two of them take half the time of one. Cancel: each stops after the batch in hand.
+//! The threads share nothing but the list of parts and two counters, so two of them take half the time of one. Cancel: each stops after the batch, or the span, in hand.
 //! Failure: the first one stops the others; what was written is handed back, to be discarded.
 
 use super::{IngestError, Payers};
 use crate::export::{self, ExportError, Limits, Part};
 use crate::focus;
 use crate::source::{Made, Many, Mapped};
-use crate::table::{CostTable, Slice, SliceWriter, Written};
+use crate::table::{self, CostTable, Gathered, Gatherer, Slice, Written};
 use arrow_array::{BooleanArray, RecordBatch};
 use contracts::AccountId;
 use object_store::path::Path;
@@ -42,18 +43,20 @@ pub(super) async fn run(pour: &Arc<Pour>, threads: usize) -> (Written, Option<In
             tokio::task::spawn_blocking(move || span.in_scope(|| pour.work(&runtime)))
         })
         .collect();
-    let (mut written, mut failed) = (Written::default(), None);
+    let (mut gathered, mut failed) = (Gathered::default(), None);
     for thread in all {
         match thread.await {
-            Ok((more, result)) => {
-                let merged = written.merge(more).map_err(IngestError::from);
-                failed = failed.or(result.err()).or(merged.err());
-            }
-            // Its files are lost to us, and seen by nobody.
+            Ok(Ok(more)) => failed = failed.or(gathered.merge(more).map_err(IngestError::from).err()),
+            Ok(Err(error)) => failed = failed.or(Some(error)),
             Err(_) => failed = failed.or(Some(IngestError::Cancelled)),
         }
     }
-    (written, failed)
+    if failed.is_some() || pour.stop.is_cancelled() || gathered.rows() == 0 {
+        return (Written::default(), failed);
+    }
+    let sorted = Arc::new(gathered.sorted());
+    let (written, result) = table::write(sorted, &pour.table, &pour.slice, threads, &pour.stop).await;
+    (written, result.err().map(IngestError::from))
 }
 
 /// Does something that blocks in a thread for that.
@@ -70,20 +73,19 @@ pub(super) async fn blocking<T: Send + 'static>(
 type Asked<'a> = (&'a str, &'a dyn Fn(&str) -> bool, &'a str);
 
 impl Pour {
-    fn work(&self, runtime: &Handle) -> (Written, Result<(), IngestError>) {
-        let mut writer = SliceWriter::new(&self.table, &self.slice, runtime.clone());
-        let mut result = Ok(());
-        while let Some(part) = self.next() {
-            result = self.part(&part, &mut writer, runtime);
-            if result.is_err() {
-                break;
+    fn work(&self, runtime: &Handle) -> Result<Gathered, IngestError> {
+        let mut gatherer = Gatherer::default();
+        let mut read = || {
+            while let Some(part) = self.next() {
+                self.part(&part, &mut gatherer, runtime)?;
             }
-        }
-        let result = result.and_then(|()| if self.stop.is_cancelled() { Ok(()) } else { Ok(writer.end()?) });
+            Ok(())
+        };
+        let result = read().and_then(|()| Ok(gatherer.finish()?));
         if result.is_err() {
             self.stop.cancel();
         }
-        (writer.into_written(), result)
+        result
     }
 
     fn next(&self) -> Option<Part> {
@@ -93,7 +95,7 @@ impl Pour {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    fn part(&self, part: &Part, writer: &mut SliceWriter, runtime: &Handle) -> Result<(), IngestError> {
+    fn part(&self, part: &Part, gatherer: &mut Gatherer, runtime: &Handle) -> Result<(), IngestError> {
         let (source, path) = (part.file().source(), part.file().path());
         let of = |source| ExportError::Source { path: path.clone(), source };
         let mut reader = part.read(&self.limits, runtime, |name| source.wants(name))?;
@@ -116,7 +118,7 @@ impl Pour {
                 let (what, limit) = ("rows of the period".to_owned(), self.limits.period_rows);
                 return Err(ExportError::TooMuch { what, found: rows, limit }.into());
             }
-            writer.write(&mapped)?;
+            gatherer.take(&mapped)?;
         }
         Ok(())
     }

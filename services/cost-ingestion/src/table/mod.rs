@@ -10,14 +10,22 @@
 //! The log of the table is also the ledger of what was read: each commit carries a Delta `txn` action whose application ID is the slice and whose
 //! version is the fingerprint of the source files. The same files twice are therefore one commit, and no other store is needed.
 
+mod compact;
+mod held;
+mod piece;
 mod query;
 mod replace;
 mod run;
+mod sort;
+mod vacuum;
 mod write;
 
+pub use compact::Compacted;
 pub use query::{CostQuery, MAX_TOP};
 pub use replace::Replaced;
-pub use write::{SliceWriter, Sums, Written};
+pub use sort::{Gathered, Gatherer, Sorted, write};
+pub use vacuum::{KEEP_DAYS, Vacuumed};
+pub use write::{Sums, Written};
 
 use crate::export::Export;
 use crate::focus;
@@ -29,6 +37,7 @@ use deltalake_core::kernel::{StructField, StructType};
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
+use deltalake_core::table::config::TableProperty;
 use deltalake_core::table::state::DeltaTableState;
 use deltalake_core::{DeltaTable, DeltaTableError};
 use object_store::ObjectStore;
@@ -37,6 +46,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 use url::Url;
@@ -62,6 +72,17 @@ impl Slice {
     fn values(&self) -> [String; 4] {
         let period = self.period.as_str().to_owned();
         [self.tenant.to_string(), period, self.connection.to_string(), self.export.as_str().to_owned()]
+    }
+
+    /// The slice of a data file, by its partition values; none if it is not one of this table's.
+    fn of(values: &HashMap<String, Option<String>>) -> Option<Self> {
+        let [tenant, period, connection, export] = PARTITIONS.map(|name| values.get(name).and_then(Option::as_deref));
+        Some(Self {
+            tenant: tenant?.parse().ok()?,
+            connection: connection?.parse().ok()?,
+            export: Export::named(export?),
+            period: period?.parse().ok()?,
+        })
     }
 
     /// The Delta application ID under which its fingerprint is kept.
@@ -127,9 +148,35 @@ pub enum TableError {
         #[source]
         source: parquet::errors::ParquetError,
     },
+    /// No local space, or not enough of it.
+    #[error(
+        "{operation} the local space for sorting failed; give the folder that TMPDIR names (or /tmp) about 300 bytes for each row of the largest period"
+    )]
+    Scratch {
+        /// What was done.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Other writers were always faster.
     #[error("the commit to the cost table lost against other writers {0} times")]
     Busy(u32),
+    /// A slice that was to be compacted did not read back as it was written.
+    #[error(
+        "the data files of {period} of a connection hold {found} rows where the log says {wanted}; they were left as they are"
+    )]
+    Miscounted {
+        /// The billing period.
+        period: BillingPeriod,
+        /// Rows in the files.
+        found: u64,
+        /// Rows by the log.
+        wanted: u64,
+    },
+    /// Storage failed while old files were looked for or deleted.
+    #[error("looking for the cost table's old data files, or deleting them, failed")]
+    Upkeep(#[source] object_store::Error),
     /// Sums that do not fit.
     #[error("a sum of costs has too many digits")]
     TooLarge,
@@ -179,6 +226,13 @@ impl CostTable {
             .with_columns(kernel_schema()?.fields().cloned().collect::<Vec<StructField>>())
             .with_partition_columns(PARTITIONS)
             .with_save_mode(SaveMode::Ignore)
+            // A reader of the log starts from the last checkpoint: never more than a few commits away.
+            .with_configuration_property(TableProperty::CheckpointInterval, Some("20"))
+            // For as long, the log knows which files were removed, and when: what vacuum may be asked to keep.
+            .with_configuration_property(
+                TableProperty::DeletedFileRetentionDuration,
+                Some(format!("interval {} days", KEEP_DAYS.end())),
+            )
             .await;
         if let Err(error) = create {
             // Two processes may make it at the same time: one does, the other finds it.

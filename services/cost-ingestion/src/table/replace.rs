@@ -4,7 +4,7 @@ use super::write::{DataFile, discard};
 use super::{CostTable, Fingerprint, PARTITIONS, Slice, TableError, Written, delta};
 use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake_core::kernel::{Action, Add, Transaction};
+use deltalake_core::kernel::{Action, Add, LogicalFileView, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::table::state::DeltaTableState;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Commits that may be lost against other writers before giving up.
-const ATTEMPTS: u32 = 20;
+pub(super) const ATTEMPTS: u32 = 20;
 
 /// What came of replacing a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,26 +84,10 @@ impl CostTable {
         written: &Written,
         note: HashMap<String, Value>,
     ) -> Result<u64, DeltaTableError> {
-        let values = slice.values();
         let now = OffsetDateTime::now_utc().unix_timestamp() * 1000;
-        let old = state.log_data().into_iter().filter(|file| {
-            let known = file.partition_values_map();
-            PARTITIONS.iter().zip(&values).all(|(name, value)| known.get(*name).and_then(Option::as_ref) == Some(value))
-        });
-        let mut actions: Vec<Action> = old.map(|file| Action::Remove(file.remove_action(true))).collect();
-        let partition: HashMap<String, Option<String>> =
-            PARTITIONS.iter().zip(&values).map(|(name, value)| ((*name).to_owned(), Some(value.clone()))).collect();
-        actions.extend(written.files.iter().map(|file| {
-            Action::Add(Add {
-                path: file.path.to_string(),
-                partition_values: partition.clone(),
-                size: i64::try_from(file.size).unwrap_or(i64::MAX),
-                modification_time: now,
-                data_change: true,
-                stats: Some(stats(file)),
-                ..Add::default()
-            })
-        }));
+        let mut actions: Vec<Action> =
+            files_of(state, slice).map(|file| Action::Remove(file.remove_action(true))).collect();
+        actions.extend(adds(slice, written, now, true));
         let operation = DeltaOperation::Write {
             mode: SaveMode::Overwrite,
             partition_by: Some(PARTITIONS.map(str::to_owned).to_vec()),
@@ -117,6 +101,33 @@ impl CostTable {
         let commit = CommitBuilder::from(properties).with_actions(actions);
         Ok(commit.build(Some(state), Arc::clone(&self.log), operation).await?.version())
     }
+}
+
+/// The slice's files.
+pub(super) fn files_of<'a>(state: &'a DeltaTableState, slice: &Slice) -> impl Iterator<Item = LogicalFileView> + 'a {
+    let values = slice.values();
+    state.log_data().into_iter().filter(move |file| {
+        let known = file.partition_values_map();
+        PARTITIONS.iter().zip(&values).all(|(name, value)| known.get(*name).and_then(Option::as_ref) == Some(value))
+    })
+}
+
+/// What adds the files that were written to the slice. `data_change` is false where the same rows stood there before.
+pub(super) fn adds(slice: &Slice, written: &Written, now: i64, data_change: bool) -> impl Iterator<Item = Action> {
+    let values = PARTITIONS.iter().zip(slice.values());
+    let partition: HashMap<String, Option<String>> =
+        values.map(|(name, value)| ((*name).to_owned(), Some(value))).collect();
+    written.files.iter().map(move |file| {
+        Action::Add(Add {
+            path: file.path.to_string(),
+            partition_values: partition.clone(),
+            size: i64::try_from(file.size).unwrap_or(i64::MAX),
+            modification_time: now,
+            data_change,
+            stats: Some(stats(file)),
+            ..Add::default()
+        })
+    })
 }
 
 /// What engines prune files by.
@@ -137,13 +148,13 @@ fn stats(file: &DataFile) -> String {
     stats.to_string()
 }
 
-fn is_in(state: &DeltaTableState, written: &Written) -> bool {
+pub(super) fn is_in(state: &DeltaTableState, written: &Written) -> bool {
     let live: BTreeSet<String> = state.log_data().into_iter().map(|file| file.path().into_owned()).collect();
     written.files.iter().any(|file| live.contains(file.path.as_ref()))
 }
 
 /// Another writer was faster.
-fn lost(error: &DeltaTableError) -> bool {
+pub(super) fn lost(error: &DeltaTableError) -> bool {
     matches!(
         error,
         DeltaTableError::VersionAlreadyExists(_)

@@ -1,14 +1,14 @@
-//! Rows of one slice on their way into a data file: gathered in columns, sorted by the start of the charge period, and written out.
+//! Rows of one slice in memory: gathered in columns, and put in the order of their charge periods.
 //!
 //! Text is kept as numbers into a dictionary of the whole run, amounts and instants as numbers, and a column that has been the same so far as one value:
-//! a row takes some 300 bytes. A run is as large as its bound allows and becomes one data file, whose rows are in order; so memory does not depend on how
-//! many rows there are. Readers prune by the times that stand in the table's log (per file) and in the files' footers (per row group).
+//! a row takes some 300 bytes. A run is as large as its bound allows; what is done with more rows says `sort`.
 
+use super::held::{Dictionary, Numbers};
+use super::piece::View;
 use super::{Sums, TableError};
 use crate::focus::{self, Kind};
 use crate::money::{ARROW_SCALE, Amount, PRECISION};
-use crate::source::{Made, Many, Mapped, Nullable, Pairs, Text, from_json, to_json};
-use ahash::RandomState;
+use crate::source::{Made, Many, Mapped, Nullable as _, Pairs, Text, from_json, to_json};
 use arrow_array::builder::{MapBuilder, MapFieldNames, StringBuilder};
 use arrow_array::types::Int32Type;
 use arrow_array::{
@@ -16,12 +16,12 @@ use arrow_array::{
     TimestampMicrosecondArray,
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
-use hashbrown::HashTable;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 /// The one column whose values are nearly all different: its texts are kept as they are.
-const UNIQUE: &str = "x_LineItemId";
+pub(super) const UNIQUE: &str = "x_LineItemId";
 
 /// The schema that data files are written with: as [`focus::SCHEMA`], but text as dictionaries. In Parquet the two are the same.
 pub(super) static WRITTEN: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -37,92 +37,8 @@ pub(super) static WRITTEN: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(focus::COLUMNS.iter().map(field).collect::<Vec<_>>()))
 });
 
-/// Distinct texts and their numbers.
-#[derive(Default)]
-struct Dictionary {
-    places: HashTable<u32>,
-    state: RandomState,
-    texts: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Dictionary {
-    fn text<'a>(texts: &'a [u8], ends: &[usize], number: u32) -> &'a [u8] {
-        let at = number as usize;
-        let start = at.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
-        let end = ends.get(at).copied().unwrap_or(start);
-        texts.get(start..end).unwrap_or_default()
-    }
-
-    fn number(&mut self, text: &str) -> u32 {
-        let hash = self.state.hash_one(text.as_bytes());
-        let (texts, ends) = (&self.texts, &self.ends);
-        if let Some(known) = self.places.find(hash, |known| Self::text(texts, ends, *known) == text.as_bytes()) {
-            return *known;
-        }
-        let number = self.ends.len() as u32;
-        self.texts.extend_from_slice(text.as_bytes());
-        self.ends.push(self.texts.len());
-        let (texts, ends, state) = (&self.texts, &self.ends, &self.state);
-        self.places.insert_unique(hash, number, |known| state.hash_one(Self::text(texts, ends, *known)));
-        number
-    }
-
-    fn get(&self, number: u32) -> &str {
-        std::str::from_utf8(Self::text(&self.texts, &self.ends, number)).unwrap_or_default()
-    }
-
-    fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    fn bytes(&self) -> usize {
-        self.texts.capacity() + self.ends.capacity() * 8 + self.places.capacity() * 5
-    }
-}
-
-/// A growing column of numbers.
-enum Numbers<T> {
-    Same(T, usize),
-    Each(Vec<T>),
-}
-
-impl<T: Nullable> Numbers<T> {
-    fn push(&mut self, rows: usize, more: &Many<T>) {
-        if let (Self::Same(value, count), Many::One(next)) = (&mut *self, more)
-            && (*value == *next || *count == 0)
-        {
-            *value = *next;
-            *count += rows;
-            return;
-        }
-        if let Self::Same(value, count) = *self {
-            *self = Self::Each(vec![value; count]);
-        }
-        if let Self::Each(all) = self {
-            match more {
-                Many::One(next) => all.resize(all.len() + rows, *next),
-                Many::Each(next) => all.extend_from_slice(next),
-            }
-        }
-    }
-
-    fn at(&self, row: usize) -> T {
-        match self {
-            Self::Same(value, _) => *value,
-            Self::Each(all) => all.get(row).copied().unwrap_or(T::NONE),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Same(..) => 0,
-            Self::Each(all) => all.len() * size_of::<T>(),
-        }
-    }
-}
-
-enum Held {
+/// One column.
+pub(super) enum Held {
     Text(Numbers<u32>, Dictionary),
     Unique { texts: Vec<u8>, ends: Vec<u32> },
     Amounts(Numbers<i128>),
@@ -134,13 +50,6 @@ enum Held {
 pub(super) struct Run {
     rows: usize,
     columns: Vec<Held>,
-}
-
-/// What a run's rows sum to, and its first and last charge period start.
-#[derive(Debug, Default)]
-pub(super) struct Counted {
-    pub(super) totals: BTreeMap<String, Sums>,
-    pub(super) starts: Option<(i64, i64)>,
 }
 
 impl Run {
@@ -198,6 +107,74 @@ impl Run {
         self.rows += mapped.rows;
     }
 
+    /// In the order of [`focus::COLUMNS`].
+    pub(super) fn columns(&self) -> &[Held] {
+        &self.columns
+    }
+
+    /// The text of a row in the column whose values are nearly all different; empty is none.
+    pub(super) fn unique(&self, row: u32) -> &str {
+        match self.column(UNIQUE) {
+            Some(Held::Unique { texts, ends }) => text_of(texts, ends, row as usize),
+            _ => "",
+        }
+    }
+
+    /// Takes these rows of a piece. `None` if the piece is not one of this table's.
+    pub(super) fn push_piece(&mut self, views: &[View<'_>], rows: Range<usize>) -> Option<()> {
+        for (held, view) in self.columns.iter_mut().zip(views) {
+            match held {
+                Held::Text(numbers, dictionary) | Held::Tags(numbers, dictionary) => match view {
+                    View::Nothing => numbers.push_same(rows.len(), u32::NONE),
+                    View::Text(text) => numbers.push_same(rows.len(), dictionary.number(text)),
+                    View::Texts { keys, texts } => {
+                        let mut places = vec![u32::NONE; texts.len()];
+                        let mut all = Vec::with_capacity(rows.len());
+                        for key in rows.clone().map(|row| keys.at(row)) {
+                            // Zero stands for no text.
+                            let Some(at) = key?.checked_sub(1) else {
+                                all.push(u32::NONE);
+                                continue;
+                            };
+                            let place = places.get_mut(at as usize)?;
+                            if *place == u32::NONE {
+                                *place = dictionary.number(texts.at(at as usize)?);
+                            }
+                            all.push(*place);
+                        }
+                        numbers.extend(all.into_iter());
+                    }
+                    _ => return None,
+                },
+                Held::Unique { texts, ends } => {
+                    let View::Unique(view) = view else { return None };
+                    for row in rows.clone() {
+                        texts.extend_from_slice(view.at(row)?.as_bytes());
+                        ends.push(texts.len() as u32);
+                    }
+                }
+                Held::Amounts(numbers) => match view {
+                    View::Nothing => numbers.push_same(rows.len(), i128::NONE),
+                    View::Amount(units) => numbers.push_same(rows.len(), *units),
+                    View::Amounts(all) => {
+                        numbers.extend(all.get(rows.clone())?.iter().copied().map(i128::from_le_bytes))
+                    }
+                    _ => return None,
+                },
+                Held::Instants(numbers) => match view {
+                    View::Nothing => numbers.push_same(rows.len(), i64::NONE),
+                    View::Instant(at) => numbers.push_same(rows.len(), *at),
+                    View::Instants(all) => {
+                        numbers.extend(all.get(rows.clone())?.iter().copied().map(i64::from_le_bytes))
+                    }
+                    _ => return None,
+                },
+            }
+        }
+        self.rows += rows.len();
+        Some(())
+    }
+
     fn column(&self, name: &str) -> Option<&Held> {
         focus::COLUMNS.iter().position(|column| column.name == name).and_then(|at| self.columns.get(at))
     }
@@ -211,9 +188,16 @@ impl Run {
         order
     }
 
+    /// The start of a row's charge period.
+    pub(super) fn start(&self, row: u32) -> i64 {
+        match self.column("ChargePeriodStart") {
+            Some(Held::Instants(starts)) => starts.at(row as usize),
+            _ => i64::NONE,
+        }
+    }
+
     /// Sums by currency.
-    pub(super) fn count(&self) -> Result<Counted, TableError> {
-        let mut counted = Counted::default();
+    pub(super) fn totals(&self) -> Result<BTreeMap<String, Sums>, TableError> {
         let missing = TableError::BadRow;
         let Some(Held::Text(currencies, names)) = self.column("BillingCurrency") else {
             return Err(missing("BillingCurrency"));
@@ -229,12 +213,7 @@ impl Run {
             of.add(amount(billed.at(row))?, amount(effective.at(row))?)?;
         }
         let named = sums.into_iter().enumerate().map(|(number, sums)| (names.get(number as u32).to_owned(), sums));
-        counted.totals = named.collect();
-        if let Some(Held::Instants(starts)) = self.column("ChargePeriodStart") {
-            let all = || (0..self.rows).map(|row| starts.at(row));
-            counted.starts = all().min().zip(all().max());
-        }
-        Ok(counted)
+        Ok(named.collect())
     }
 
     /// These rows as a batch of [`WRITTEN`].
@@ -262,6 +241,12 @@ fn numbered(text: &Text, dictionary: &mut Dictionary) -> Many<u32> {
     }
 }
 
+fn text_of<'a>(texts: &'a [u8], ends: &[u32], row: usize) -> &'a str {
+    let start = row.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0) as usize;
+    let end = ends.get(row).copied().unwrap_or_default() as usize;
+    texts.get(start..end).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+}
+
 fn array(held: &Held, order: &[u32]) -> Result<ArrayRef, ArrowError> {
     let rows = || order.iter().map(|row| *row as usize);
     Ok(match held {
@@ -271,11 +256,7 @@ fn array(held: &Held, order: &[u32]) -> Result<ArrayRef, ArrowError> {
             Arc::new(DictionaryArray::<Int32Type>::try_new(Int32Array::from(keys), Arc::new(values))?)
         }
         Held::Unique { texts, ends } => {
-            let text = |row: usize| {
-                let start = row.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0) as usize;
-                let end = ends.get(row).copied().unwrap_or_default() as usize;
-                texts.get(start..end).and_then(|bytes| std::str::from_utf8(bytes).ok()).filter(|text| !text.is_empty())
-            };
+            let text = |row| Some(text_of(texts, ends, row)).filter(|text| !text.is_empty());
             Arc::new(rows().map(text).collect::<StringArray>())
         }
         Held::Amounts(numbers) => {

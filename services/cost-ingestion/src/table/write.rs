@@ -4,7 +4,6 @@ use super::run::{Run, WRITTEN};
 use super::{CostTable, Slice, TableError};
 use crate::focus;
 use crate::money::Amount;
-use crate::source::Mapped;
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Decimal128Type;
@@ -22,10 +21,10 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
-/// Memory that the rows of one data file may take before it is written.
-const RUN_BYTES: usize = 88 << 20;
+/// Bytes of one data file: it is held in memory until it is whole.
+pub(super) const FILE_BYTES: usize = 40 << 20;
 /// Rows of one row group: in order, so that a day of a month is a few of them.
-const GROUP_ROWS: usize = 64 << 10;
+const GROUP_ROWS: usize = if cfg!(test) { 150 } else { 64 << 10 };
 /// Columns that engines prune by.
 const COUNTED: [&str; 6] =
     ["BilledCost", "ChargePeriodEnd", "ChargePeriodStart", "RegionId", "ServiceName", "SubAccountId"];
@@ -72,81 +71,71 @@ pub struct Written {
 }
 
 impl Written {
-    /// Puts what another writer of the same slice has written to it.
-    ///
-    /// # Errors
-    /// When a sum has too many digits.
-    pub fn merge(&mut self, other: Self) -> Result<(), TableError> {
-        self.files.extend(other.files);
-        self.rows += other.rows;
-        for (currency, sums) in other.totals {
-            self.totals.entry(currency).or_default().add(sums.billed, sums.effective)?;
-        }
-        Ok(())
-    }
-
     /// Takes back what was written, as far as storage lets it: what stays behind is seen by no reader.
     pub async fn discard(self, table: &CostTable) {
         discard(&table.store(), &self).await;
     }
 }
 
-/// Writes rows of one slice, several of them side by side if need be. It works in the calling thread, which must be one that may block.
-pub struct SliceWriter {
+/// Writes rows of one slice, which come in order, into data files of bounded size. It works in the calling thread, which must be one that may block.
+pub(super) struct FileWriter {
     store: Arc<dyn ObjectStore>,
     runtime: Handle,
     folder: Path,
-    run: Run,
-    written: Written,
+    file: Option<Open>,
+    /// Those that are whole.
+    pub(super) files: Vec<DataFile>,
 }
 
-impl SliceWriter {
+struct Open {
+    writer: ArrowWriter<Vec<u8>>,
+    rows: u64,
+    starts: (i64, i64),
+}
+
+impl FileWriter {
     /// Writes into the table's storage, which `runtime` reaches.
-    #[must_use]
-    pub fn new(table: &CostTable, slice: &Slice, runtime: Handle) -> Self {
+    pub(super) fn new(table: &CostTable, slice: &Slice, runtime: Handle) -> Self {
         // Folders are for people's eyes; what a file belongs to stands in the log.
         let folder = format!("x_tenant_id={}/x_billing_period={}", slice.tenant, slice.period);
-        Self { store: table.store(), runtime, folder: Path::from(folder), run: Run::new(), written: Written::default() }
+        Self { store: table.store(), runtime, folder: Path::from(folder), file: None, files: Vec::new() }
     }
 
-    /// Takes rows.
-    ///
-    /// # Errors
-    /// When storage fails or a sum has too many digits. What was written before is in [`Self::into_written`], to be discarded.
-    pub fn write(&mut self, mapped: &Mapped) -> Result<(), TableError> {
-        self.run.push(mapped);
-        if self.run.bytes() >= RUN_BYTES { self.end() } else { Ok(()) }
-    }
-
-    /// Writes what is held into a data file.
-    ///
-    /// # Errors
-    /// As [`Self::write`].
-    pub fn end(&mut self) -> Result<(), TableError> {
-        if self.run.rows() == 0 {
-            return Ok(());
+    /// Writes the rows of a run behind those that were written before: none of them starts earlier.
+    pub(super) fn write(&mut self, run: &Run) -> Result<(), TableError> {
+        for rows in run.order().chunks(GROUP_ROWS) {
+            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { continue };
+            let (first, last) = (run.start(*first), run.start(*last));
+            let file = match &mut self.file {
+                Some(file) => file,
+                none => none.insert(Open { writer: open()?, rows: 0, starts: (first, last) }),
+            };
+            let batch = run.batch(rows).map_err(|error| writing(ParquetError::ArrowError(error.to_string())))?;
+            file.writer.write(&batch).map_err(writing)?;
+            file.rows += rows.len() as u64;
+            file.starts.1 = last;
+            if file.writer.bytes_written() >= FILE_BYTES {
+                self.end()?;
+            }
         }
-        let run = std::mem::replace(&mut self.run, Run::new());
-        let counted = run.count()?;
-        let bytes = encode(&run)?;
+        Ok(())
+    }
+
+    /// Makes what was written so far a whole file.
+    pub(super) fn end(&mut self) -> Result<(), TableError> {
+        let Some(file) = self.file.take() else { return Ok(()) };
+        let bytes = file.writer.into_inner().map_err(writing)?;
         let path = self.folder.clone().join(format!("part-{}.zstd.parquet", Uuid::now_v7()));
-        let (size, rows) = (bytes.len() as u64, run.rows() as u64);
-        drop(run);
+        let size = bytes.len() as u64;
         self.runtime
             .block_on(self.store.put(&path, bytes.into()))
             .map_err(|error| writing(ParquetError::External(Box::new(error))))?;
-        let files = vec![DataFile { path, size, rows, starts: counted.starts }];
-        self.written.merge(Written { files, rows, totals: counted.totals })
-    }
-
-    /// The files that were written.
-    #[must_use]
-    pub fn into_written(self) -> Written {
-        self.written
+        self.files.push(DataFile { path, size, rows: file.rows, starts: Some(file.starts) });
+        Ok(())
     }
 }
 
-fn encode(run: &Run) -> Result<Vec<u8>, TableError> {
+fn open() -> Result<ArrowWriter<Vec<u8>>, TableError> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_created_by(concat!("rolebridge ", env!("CARGO_PKG_VERSION")).to_owned())
@@ -163,13 +152,7 @@ fn encode(run: &Run) -> Result<Vec<u8>, TableError> {
     let properties = properties.set_sorting_columns(sorted).build();
     // Other engines need no Arrow schema in the file, and ours holds dictionaries, which is nobody's business.
     let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&WRITTEN), options).map_err(writing)?;
-    let order = run.order();
-    for rows in order.chunks(GROUP_ROWS) {
-        let batch = run.batch(rows).map_err(|error| writing(ParquetError::ArrowError(error.to_string())))?;
-        writer.write(&batch).map_err(writing)?;
-    }
-    writer.into_inner().map_err(writing)
+    ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&WRITTEN), options).map_err(writing)
 }
 
 /// Deletes files that were never committed.
