@@ -3,7 +3,7 @@
     peers.py ENGINE parquet|csv-gz SOURCE-FOLDER OUTPUT-FOLDER
 
 Started by `run`, one process for each measurement. The mapping follows `src/source/mappings/cur-2.0.mapping`. Where a peer would need something that it has no good
-function for (tags renamed, maps read from JSON), it does less than we do, never more: tags stay as they are, and a map's first key is taken by its place.
+function for (tags renamed, maps made of JSON), it does less than we do, never more: tags stay as they are, and one key of a map in JSON is found as text.
 """
 
 import pathlib
@@ -200,7 +200,7 @@ def polars(packing, source, out):
     c, text, none = pl.col, pl.lit, pl.lit(None, dtype=pl.String)
     if packing == "parquet":
         lines = pl.scan_parquet(f"{source}/*.parquet")
-        name = c("product").list.get(0).struct.field("value")
+        name = c("product").map.get("product_name")
     else:
         schema = {column: pl.Float64 if column in AMOUNTS else pl.String for column in header(source)}
         lines = pl.scan_csv(f"{source}/*.csv.gz", schema=schema, glob=True)
