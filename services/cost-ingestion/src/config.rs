@@ -56,11 +56,11 @@ pub struct Config {
     #[arg(long, env = "ROLEBRIDGE_S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<Url>,
 
-    /// Seconds after which each connection's export is looked at again.
+    /// Seconds after which each connection's exports are looked for again.
     #[arg(long, env = "ROLEBRIDGE_COST_INTERVAL", default_value_t = 3600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
     pub cost_interval: u32,
 
-    /// Exports that are read at the same time.
+    /// Billing periods that are read at the same time. No tenant takes more than half of them, or all.
     #[arg(long, env = "ROLEBRIDGE_COST_WORKERS", default_value_t = 2, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub cost_workers: u8,
 

@@ -7,11 +7,14 @@
 //! one that is refused does not keep the others out. Cancelling leaves the table as it was, and so does a crash.
 
 mod pour;
+mod tally;
+
+pub use tally::Tally;
 
 use crate::credentials::Scope;
-use crate::export::{self, CostFile, Discovered, Export, ExportError, Limits, OpenExport};
+use crate::export::{CostFile, Discovered, Export, ExportError, Lasts, Limits, OpenExport};
 use crate::object::ObjectFile;
-use crate::source::VERSION;
+use crate::source::{Made, VERSION};
 use crate::table::{CostTable, Fingerprint, Replaced, Slice, Sums, TableError, Written};
 use contracts::costs::{BillingPeriod, ExportLocation};
 use contracts::{AccountId, Region};
@@ -20,7 +23,7 @@ use pour::{Pour, blocking};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -104,9 +107,15 @@ impl IngestError {
     /// Whether trying again helps without anybody doing anything. The table's troubles are ours, and pass.
     #[must_use]
     pub fn is_transient(&self) -> bool {
+        self.lasts() == Lasts::Passes
+    }
+
+    /// Whether trying again helps.
+    #[must_use]
+    pub fn lasts(&self) -> Lasts {
         match self {
-            Self::Export(error) => error.is_transient(),
-            Self::Table(_) | Self::Cancelled => true,
+            Self::Export(error) => error.lasts(),
+            Self::Table(_) | Self::Cancelled => Lasts::Passes,
         }
     }
 }
@@ -124,11 +133,44 @@ pub struct Ingestor {
 }
 
 /// A period whose files are known.
-struct Unit {
-    slice: Slice,
-    files: Vec<ObjectMeta>,
+#[derive(Clone, Debug)]
+pub struct Unit {
+    /// Where its rows go.
+    pub slice: Slice,
+    /// Its files.
+    pub files: Vec<ObjectMeta>,
     /// Whether the files have rows of other periods too, which are then other units'.
-    mixed: bool,
+    pub mixed: bool,
+}
+
+impl Unit {
+    /// Changes whenever any file does, or the way it is read.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        fingerprint(&self.files)
+    }
+}
+
+/// A unit that was read: its data files are written, and nobody sees them yet.
+#[derive(Debug)]
+pub struct ReadUnit {
+    /// The data files, rows and totals.
+    pub written: Written,
+    /// Sums by service, and who pays.
+    pub tally: Tally,
+    /// The source formats.
+    pub formats: BTreeSet<&'static str>,
+    /// For the table's history.
+    pub note: HashMap<String, serde_json::Value>,
+}
+
+/// What a file is, and whose bill it tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The source format.
+    pub format: &'static str,
+    /// FOCUS `BillingAccountId` of its first row.
+    pub payer: Option<String>,
 }
 
 impl Ingestor {
@@ -138,20 +180,69 @@ impl Ingestor {
         Self { exports, table, limits, payers, threads: THREADS }
     }
 
-    /// Reads the export: every period that is not in the table in exactly this version. Doing it again does nothing more.
+    /// Opens an export's bucket.
     ///
     /// # Errors
-    /// When nothing could be told of the export, or something failed that may pass. Periods that were committed before stay so.
-    pub async fn ingest(&self, order: &Order, cancel: &CancellationToken) -> Result<Vec<PeriodReport>, IngestError> {
-        let store = self.exports.open(order.scope, &order.location, &order.region).await?;
-        let found = export::discover(&store, &order.location, &order.account, &self.limits).await?;
-        self.ingest_found(&store, order, found, cancel).await
+    /// As [`OpenExport::open`].
+    pub async fn open(&self, order: &Order) -> Result<Arc<dyn ObjectStore>, ExportError> {
+        self.exports.open(order.scope, &order.location, &order.region).await
     }
 
-    /// Reads what was found of an export.
+    /// The bounds on what is read.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The table that is written.
+    #[must_use]
+    pub const fn table(&self) -> &Arc<CostTable> {
+        &self.table
+    }
+
+    /// The periods that a file has rows of. `thorough` asks each row.
     ///
     /// # Errors
-    /// As [`Self::ingest`].
+    /// When the file cannot be read.
+    pub async fn periods_of(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        file: &ObjectMeta,
+        thorough: bool,
+    ) -> Result<BTreeSet<BillingPeriod>, ExportError> {
+        let reader = ObjectFile::listed(Arc::clone(store), file, self.limits.row_group_bytes);
+        let opened = CostFile::open(reader, &self.limits).await?;
+        let limits = self.limits;
+        blocking(&file.location, move |runtime| opened.periods(&limits, runtime, thorough)).await
+    }
+
+    /// Looks at the beginning of a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn look(&self, store: &Arc<dyn ObjectStore>, file: &ObjectMeta) -> Result<Look, ExportError> {
+        let reader = ObjectFile::listed(Arc::clone(store), file, self.limits.row_group_bytes);
+        let opened = CostFile::open(reader, &self.limits).await?;
+        let (limits, path) = (self.limits, file.location.clone());
+        let (format, source) = (opened.format(), opened.source());
+        let of = move |source| ExportError::Source { path: path.clone(), source };
+        let payer = blocking(&file.location, move |runtime| {
+            let Some(part) = opened.parts().into_iter().next() else { return Ok(None) };
+            let mut reader = part.read(&limits, runtime, |name| source.wants(name))?;
+            let Some(batch) = reader.next()? else { return Ok(None) };
+            let mapped = source.map(&batch, reader.layout()).map_err(of)?;
+            Ok(match mapped.column("BillingAccountId") {
+                Some(Made::Text(text)) => text.at(0).map(str::to_owned),
+                _ => None,
+            })
+        });
+        Ok(Look { format, payer: payer.await? })
+    }
+
+    /// Reads what was found of an export: every period that is not in the table in exactly this version. Doing it again does nothing more.
+    ///
+    /// # Errors
+    /// When something failed that may pass. Periods that were committed before stay so.
     pub async fn ingest_found(
         &self,
         store: &Arc<dyn ObjectStore>,
@@ -181,7 +272,10 @@ impl Ingestor {
     }
 
     /// Tells files apart by period, where no manifest does.
-    async fn units(
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub async fn units(
         &self,
         store: &Arc<dyn ObjectStore>,
         order: &Order,
@@ -199,11 +293,7 @@ impl Ingestor {
         let mut periods: BTreeMap<BillingPeriod, (Vec<ObjectMeta>, bool)> = BTreeMap::new();
         for file in found.files {
             // One file that cannot be told spoils all: without it, its period would look complete and be too cheap.
-            let reader = ObjectFile::listed(Arc::clone(store), &file, self.limits.row_group_bytes);
-            let opened = CostFile::open(reader, &self.limits).await?;
-            let (limits, thorough) = (self.limits, found.thorough);
-            let path = file.location.clone();
-            let of_file = blocking(&path, move |runtime| opened.periods(&limits, runtime, thorough)).await?;
+            let of_file = self.periods_of(store, &file, found.thorough).await?;
             let mixed = of_file.len() > 1;
             for period in of_file {
                 let (files, any_mixed) = periods.entry(period).or_default();
@@ -222,14 +312,15 @@ impl Ingestor {
         unit: Unit,
         cancel: &CancellationToken,
     ) -> Result<Outcome, IngestError> {
-        let fingerprint = fingerprint(&unit.files);
+        let fingerprint = unit.fingerprint();
         if self.table.holds(&unit.slice, fingerprint).await? {
             return Ok(Outcome::Unchanged);
         }
         let span = tracing::info_span!("costs.period", tenant = %order.scope.tenant, connection = %order.scope.connection,
             period = %unit.slice.period, files = unit.files.len());
-        match self.read(store, order, &unit, cancel).instrument(span.clone()).await {
-            Ok((written, note)) => {
+        let rows = Arc::default();
+        match self.read(store, &order.account, &unit, &rows, cancel).instrument(span.clone()).await {
+            Ok(ReadUnit { written, note, .. }) => {
                 let (rows, totals) = (written.rows, written.totals.clone());
                 let replaced = self.table.replace(&unit.slice, fingerprint, written, note).instrument(span).await?;
                 Ok(match replaced {
@@ -242,14 +333,18 @@ impl Ingestor {
         }
     }
 
-    /// Writes the unit's rows to data files that nobody sees yet.
-    async fn read(
+    /// Writes the unit's rows to data files that nobody sees yet; `rows` counts them meanwhile.
+    ///
+    /// # Errors
+    /// When the unit is refused, or something failed; what was written is taken back.
+    pub async fn read(
         &self,
         store: &Arc<dyn ObjectStore>,
-        order: &Order,
+        account: &AccountId,
         unit: &Unit,
+        rows: &Arc<AtomicU64>,
         cancel: &CancellationToken,
-    ) -> Result<(Written, HashMap<String, serde_json::Value>), IngestError> {
+    ) -> Result<ReadUnit, IngestError> {
         let (mut parts, mut formats) = (VecDeque::new(), BTreeSet::new());
         for file in &unit.files {
             let reader = ObjectFile::listed(Arc::clone(store), file, self.limits.row_group_bytes);
@@ -262,11 +357,12 @@ impl Ingestor {
             slice: unit.slice.clone(),
             mixed: unit.mixed,
             payers: self.payers.clone(),
-            account: order.account.clone(),
+            account: account.clone(),
             limits: self.limits,
             parts: Mutex::new(parts),
-            rows: AtomicU64::new(0),
+            rows: Arc::clone(rows),
             rounded: AtomicU64::new(0),
+            tally: Mutex::default(),
             stop: cancel.child_token(),
         };
         let pour = Arc::new(pour);
@@ -289,7 +385,9 @@ impl Ingestor {
         if rounded > 0 {
             tracing::warn!(rounded, "numbers with more than 18 digits after the point were rounded");
         }
-        Ok((written, note(unit, rows, rounded, &formats)))
+        let tally = std::mem::take(&mut *pour.tally.lock().unwrap_or_else(PoisonError::into_inner));
+        let note = note(unit, rows, rounded, &formats);
+        Ok(ReadUnit { written, tally, formats, note })
     }
 }
 

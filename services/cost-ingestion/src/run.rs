@@ -7,11 +7,17 @@ use crate::table::{CostTable, TableError};
 use crate::upkeep;
 use crate::work::broker::Broker;
 use crate::work::connections::Book;
-use crate::work::job::{self, Worker};
-use crate::work::{query, schedule};
+use crate::work::discovery::{self, Discovery};
+use crate::work::find::NamedByStack;
+use crate::work::gate::Gate;
+use crate::work::ledger::Ledger;
+use crate::work::patience::Patience;
+use crate::work::period::{self, Worker};
+use crate::work::progress::Progress;
+use crate::work::{exports, query, schedule};
 use client::Client;
 use contracts::Stream;
-use contracts::costs::QueryCosts;
+use contracts::costs::{ListCostExports, QueryCosts};
 use messaging::{Bus, BusError, ConnectError, EndpointServer, consume};
 use runtime::{Health, HttpError, HttpServer, Part, RuntimeError, Supervisor};
 use std::convert::Infallible;
@@ -68,15 +74,13 @@ async fn serve(config: &Config, telemetry: telemetry::Telemetry, shutdown: Cance
     let supervisor = Supervisor::new(shutdown);
     let token = supervisor.token();
     let ingestor = Ingestor::new(exports, Arc::clone(&table), Limits::default(), config.cost_payers.clone());
-    let worker = Worker { bus: bus.clone(), ingestor, table: Arc::clone(&table), shutdown: token.clone() };
-    let questions = EndpointServer::start(&bus, NAME, "Costs of all connections in FOCUS columns").await?;
-    let asked = Arc::clone(&table);
-    let questions = questions
-        .serve::<QueryCosts, _, _>(move |call| {
-            let table = Arc::clone(&asked);
-            async move { query::answer(&table, call).await }
-        })
-        .await?;
+    let parts = Parts {
+        bus: bus.clone(),
+        ingestor: Arc::new(ingestor),
+        ledger: Ledger::new(table.store()),
+        patience: Patience::new(config.interval()),
+    };
+    let questions = questions(&parts, &table).await?;
 
     let book = Book::of(&table);
     let (health, metrics) = (Health::new(), move || telemetry.prometheus());
@@ -84,8 +88,10 @@ async fn serve(config: &Config, telemetry: telemetry::Telemetry, shutdown: Cance
     supervisor.spawn("http", http.serve(health, metrics, token.clone()));
     supervisor.spawn("questions", questions.run(token.clone()));
     let workers = usize::from(config.cost_workers);
-    supervisor
-        .spawn("jobs", consume(bus.clone(), job::consumer(workers), job::router(Arc::new(worker)), token.clone()));
+    let periods = period::router(Arc::new(parts.worker(workers, token.clone())));
+    supervisor.spawn("jobs", consume(bus.clone(), period::consumer(workers), periods, token.clone()));
+    let looks = discovery::router(Arc::new(parts.discovery()));
+    supervisor.spawn("discoveries", consume(bus.clone(), discovery::consumer(), looks, token.clone()));
     let events = schedule::router(bus.clone(), book.clone());
     supervisor.spawn("connections", consume(bus.clone(), schedule::consumer(), events, token.clone()));
     let (repeating_bus, interval) = (bus.clone(), config.interval());
@@ -104,6 +110,57 @@ async fn serve(config: &Config, telemetry: telemetry::Telemetry, shutdown: Cance
     let result = supervisor.finish(config.http.grace()).await;
     bus.close().await;
     Ok(result?)
+}
+
+/// What the tasks share.
+struct Parts {
+    bus: Bus,
+    ingestor: Arc<Ingestor>,
+    ledger: Ledger,
+    patience: Patience,
+}
+
+impl Parts {
+    fn worker(&self, workers: usize, shutdown: CancellationToken) -> Worker {
+        Worker {
+            bus: self.bus.clone(),
+            ingestor: Arc::clone(&self.ingestor),
+            ledger: self.ledger.clone(),
+            patience: self.patience,
+            gate: Gate::new(workers),
+            progress: Progress::default(),
+            shutdown,
+        }
+    }
+
+    fn discovery(&self) -> Discovery {
+        Discovery {
+            bus: self.bus.clone(),
+            ingestor: Arc::clone(&self.ingestor),
+            ledger: self.ledger.clone(),
+            finders: vec![Arc::new(NamedByStack)],
+            patience: self.patience,
+            gate: discovery::gate(),
+        }
+    }
+}
+
+async fn questions(parts: &Parts, table: &Arc<CostTable>) -> Result<EndpointServer, RunError> {
+    let questions = EndpointServer::start(&parts.bus, NAME, "Costs of all connections in FOCUS columns").await?;
+    let (asked, ledger) = (Arc::clone(table), parts.ledger.clone());
+    let questions = questions
+        .serve::<QueryCosts, _, _>(move |call| {
+            let table = Arc::clone(&asked);
+            async move { query::answer(&table, call).await }
+        })
+        .await?;
+    let questions = questions
+        .serve::<ListCostExports, _, _>(move |call| {
+            let ledger = ledger.clone();
+            async move { exports::answer(&ledger, call).await }
+        })
+        .await?;
+    Ok(questions)
 }
 
 /// Keeps readiness with the connection's state.

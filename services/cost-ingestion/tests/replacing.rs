@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use support::report::{self, DECEMBER_2018, item, with};
 use support::store::{Trouble, Troubled};
-use support::{Bench, OneStore, billed, decimal, ingested};
+use support::{Bench, IngestAll as _, OneStore, billed, decimal, ingested};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 

@@ -19,7 +19,7 @@ use object_store::{ObjectStore, ObjectStoreExt as _};
 use sandbox::{AwsEmulator, Toolbox};
 use std::sync::Arc;
 use support::report::{self, item};
-use support::{OneStore, billed, decimal};
+use support::{IngestAll as _, OneStore, billed, decimal};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 

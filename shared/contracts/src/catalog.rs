@@ -155,7 +155,8 @@ pub fn messages() -> Vec<MessageContract> {
         message::<credentials::CredentialsIssued>(),
         message::<credentials::CredentialsDenied>(),
         message::<audit::AuditRecorded>(),
-        message::<costs::IngestCosts>(),
+        message::<costs::DiscoverExports>(),
+        message::<costs::IngestPeriod>(),
         message::<costs::CostsIngested>(),
         message::<costs::CostsFailed>(),
         message::<costs::CostsRestated>(),
@@ -187,5 +188,6 @@ pub fn endpoints() -> Vec<EndpointContract> {
         endpoint::<audit::ExportAudit>(),
         endpoint::<credentials::IssueCredentials>(),
         endpoint::<costs::QueryCosts>(),
+        endpoint::<costs::ListCostExports>(),
     ]
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, ConnectionId, JobId, Region, TenantId,
+    AccountId, ConnectionId, JobId, Page, Region, TenantId, Timestamp,
     message::{endpoint, message},
 };
 
@@ -156,44 +156,69 @@ pub struct CostTotal {
     pub effective: Amount,
 }
 
-/// Read the export of this connection.
+/// Look what cost exports this connection has, and order the periods that are to be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct IngestCosts {
+pub struct DiscoverExports {
     pub job: JobId,
     pub tenant: TenantId,
     pub connection: ConnectionId,
     pub account: AccountId,
     pub region: Region,
-    pub export: ExportLocation,
+    /// What the customer's stack named, if it named any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<ExportLocation>,
 }
 
-message!(IngestCosts { type: "rolebridge.internal.ingest-costs.v1", subject: "rolebridge.internal.v1.jobs.cost.*.*", stream: Jobs,
-    producer: "cost-ingestion", keys: [tenant, connection], summary: "Job: read the cost export of this connection." });
+message!(DiscoverExports { type: "rolebridge.internal.discover-exports.v1", subject: "rolebridge.internal.v1.jobs.cost.discover.*.*", stream: Jobs,
+    producer: "cost-ingestion", keys: [tenant, connection], summary: "Job: look what cost exports this connection has, and order the periods that are to be read." });
 
+/// Read one billing period of one export. Of each connection one such job is in the stream at a time, and orders the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IngestPeriod {
+    pub job: JobId,
+    pub tenant: TenantId,
+    pub connection: ConnectionId,
+    /// The export's name in the table's column `x_export`.
+    pub export: String,
+    pub period: BillingPeriod,
+}
+
+message!(IngestPeriod { type: "rolebridge.internal.ingest-period.v1", subject: "rolebridge.internal.v1.jobs.cost.period.*.*", stream: Jobs,
+    producer: "cost-ingestion", keys: [tenant, connection], summary: "Job: read one billing period of one export of this connection." });
+
+/// A billing period of an export stands in the table in a version that was not there before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CostsIngested {
     pub tenant: TenantId,
     pub connection: ConnectionId,
     pub account: AccountId,
-    /// The billing periods that were written anew.
-    pub periods: Vec<BillingPeriod>,
+    /// The export's name in the table's column `x_export`.
+    pub export: String,
+    pub period: BillingPeriod,
+    /// Of the whole period, as it stands now.
     pub rows: u64,
     pub totals: Vec<CostTotal>,
 }
 
 message!(CostsIngested { type: "rolebridge.costs.ingested.v1", subject: "rolebridge.events.v1.costs.ingested.*.*", stream: CostsEvents,
-    producer: "cost-ingestion", keys: [tenant, connection], summary: "Billing periods were written to the cost table and can be queried." });
+    producer: "cost-ingestion", keys: [tenant, connection], summary: "A billing period was written to the cost table and can be queried." });
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CostsFailed {
     pub tenant: TenantId,
     pub connection: ConnectionId,
+    /// The export's name in the table's column `x_export`; absent when it could not be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<String>,
+    /// The period; absent when the export as a whole is concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<BillingPeriod>,
     /// What happened, to which object, and what to do.
     pub reason: String,
 }
 
 message!(CostsFailed { type: "rolebridge.costs.failed.v1", subject: "rolebridge.events.v1.costs.failed.*.*", stream: CostsEvents,
-    producer: "cost-ingestion", keys: [tenant, connection], summary: "An export could not be read; nothing of it was written." });
+    producer: "cost-ingestion", keys: [tenant, connection], summary: "An export, or a period of it, could not be read; nothing of it was written." });
 
 /// What a period held, or holds now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -291,3 +316,80 @@ pub struct CostsByService {
 
 endpoint!(QueryCosts { service: "cost-ingestion", name: "costs-query", subject: "rolebridge.rpc.v1.costs.query.*", keys: (tenant: TenantId),
     request: QueryCostsRequest, response: CostsByService, summary: "Adds up a tenant's costs by service." });
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListCostExportsRequest {
+    /// Only this connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<ConnectionId>,
+    /// At most so many periods, 1 to 200; 100 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u16>,
+    /// `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+/// How it stands with a billing period of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeriodState {
+    /// The version that was found is to be read.
+    Waiting,
+    /// It is being read.
+    Reading,
+    /// The table holds it.
+    Done,
+    /// It could not be read; the reason stands beside it.
+    Failed,
+    /// Another export of the connection tells the same costs, and serves instead.
+    Superseded,
+}
+
+/// A version of a period that was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PeriodVersion {
+    /// When it was read.
+    pub at: Timestamp,
+    pub rows: u64,
+    pub totals: Vec<CostTotal>,
+    /// Bytes of the source files.
+    pub bytes: u64,
+    /// The version of the table from which on it can be read.
+    pub table_version: u64,
+}
+
+/// How it stands with a billing period of an export, or with an export as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ExportPeriod {
+    pub connection: ConnectionId,
+    /// The export's name in the table's column `x_export`, or where it was looked for.
+    pub export: String,
+    /// Absent when the export as a whole is concerned: it could not even be listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<BillingPeriod>,
+    pub state: PeriodState,
+    /// The source format, once it was read or looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Files of the version that was found last.
+    pub files: u32,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many versions were read so far.
+    pub versions: u32,
+    /// The latest of them, the newest first, at most three.
+    pub latest: Vec<PeriodVersion>,
+    /// Why it failed (this time), or which export serves instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Tries at the version that was found last.
+    pub tries: u32,
+    /// When it is tried again, if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<Timestamp>,
+}
+
+endpoint!(ListCostExports { service: "cost-ingestion", name: "costs-exports", subject: "rolebridge.rpc.v1.costs.exports.*", keys: (tenant: TenantId),
+    request: ListCostExportsRequest, response: Page<ExportPeriod>, summary: "Lists a tenant's cost exports with their periods: what is read, what waits, what failed and why." });

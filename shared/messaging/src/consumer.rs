@@ -183,8 +183,8 @@ impl Worker {
 
     async fn handle(&self, message: async_nats::jetstream::Message) {
         let started = std::time::Instant::now();
-        let attempt = message.info().map_or(1, |info| info.delivered);
-        let delivery = Delivery { attempt, last: attempt >= self.spec.max_deliver };
+        let (attempt, sequence) = message.info().map_or((1, 0), |info| (info.delivered, info.stream_sequence));
+        let delivery = Delivery { attempt, last: attempt >= self.spec.max_deliver, sequence };
         let header = |name: &str| message.headers.as_ref()?.get(name).map(ToString::to_string);
         let traceparent = header(TRACEPARENT);
         let span = tracing::info_span!("consume", consumer = self.spec.durable, subject = %message.subject, attempt, otel.kind = "consumer");

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, header::NATS_MESSAGE_ID, jetstream::message::PublishMessage};
+use async_nats::{
+    HeaderMap,
+    header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID},
+    jetstream::{context::PublishErrorKind, message::PublishMessage},
+};
 use bytes::Bytes;
 use contracts::{CloudEvent, EventId, Message, Subject};
 use tracing::Instrument as _;
@@ -64,20 +68,38 @@ impl Bus {
         self.publish_raw(&RawMessage::encode(event)?).await
     }
 
+    /// Publishes `event` if the last message on its subject that its stream still holds is number `sequence`; 0 if it must hold none. Says whether it did.
+    /// Of several that try it at once, one does.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`]. After an error it may be stored: then a second try says that it was not published.
+    pub async fn publish_after<T: Message>(&self, event: &CloudEvent<T>, sequence: u64) -> Result<bool, PublishError> {
+        let message = RawMessage::encode(event)?;
+        let span = tracing::info_span!("publish", subject = message.subject, otel.kind = "producer");
+        let store = async {
+            let mut headers = headers(&message);
+            headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, sequence.to_string());
+            self.store(&message.subject, headers, Bytes::from(message.payload.clone())).await
+        };
+        match store.instrument(span).await {
+            Ok(()) => Ok(true),
+            Err(PublishError::NotAcknowledged { source, .. })
+                if source.kind() == PublishErrorKind::WrongLastSequence =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// # Errors
     /// As [`Bus::publish`].
     pub async fn publish_raw(&self, message: &RawMessage) -> Result<(), PublishError> {
         let span = tracing::info_span!("publish", subject = message.subject, otel.kind = "producer");
         // What comes from an outbox belongs to the trace that put it there.
         telemetry::continue_trace(&span, message.traceparent.as_deref());
-        let store = async {
-            let mut headers = HeaderMap::new();
-            headers.insert(NATS_MESSAGE_ID, message.id.to_string());
-            if let Some(traceparent) = telemetry::traceparent().or_else(|| message.traceparent.clone()) {
-                headers.insert(TRACEPARENT, traceparent);
-            }
-            self.store(&message.subject, headers, Bytes::from(message.payload.clone())).await
-        };
+        let store =
+            async { self.store(&message.subject, headers(message), Bytes::from(message.payload.clone())).await };
         store.instrument(span).await
     }
 
@@ -85,8 +107,17 @@ impl Bus {
         let failed = |source| PublishError::NotAcknowledged { subject: subject.to_owned(), source };
         let publish = PublishMessage::build().headers(headers).payload(payload);
         let sent = self.jetstream.send_publish(subject.to_owned(), publish).await.map_err(failed)?;
-        let timed_out = |_| failed(async_nats::jetstream::context::PublishErrorKind::TimedOut.into());
+        let timed_out = |_| failed(PublishErrorKind::TimedOut.into());
         tokio::time::timeout(ACK_TIMEOUT, sent).await.map_err(timed_out)?.map_err(failed)?;
         Ok(())
     }
+}
+
+fn headers(message: &RawMessage) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_MESSAGE_ID, message.id.to_string());
+    if let Some(traceparent) = telemetry::traceparent().or_else(|| message.traceparent.clone()) {
+        headers.insert(TRACEPARENT, traceparent);
+    }
+    headers
 }

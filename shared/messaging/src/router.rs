@@ -25,6 +25,8 @@ pub struct Delivery {
     pub attempt: i64,
     /// Whether a `Retry` now would be the end.
     pub last: bool,
+    /// The message's number in its stream; 0 when the server did not say.
+    pub sequence: u64,
 }
 
 type Handler = Arc<dyn Fn(Vec<u8>, Delivery) -> BoxFuture<'static, Disposition> + Send + Sync>;

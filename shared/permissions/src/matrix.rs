@@ -8,7 +8,7 @@ use contracts::{
 use crate::{Right, User};
 
 /// Who reads which stream as which durable consumer.
-pub const DURABLES: [(&str, Stream, &str); 8] = [
+pub const DURABLES: [(&str, Stream, &str); 9] = [
     ("tenant-registry", Stream::Callbacks, "tenant-registry-callbacks"),
     ("tenant-registry", Stream::Reports, "tenant-registry-reports"),
     ("tenant-registry", Stream::PrincipalEvents, "tenant-registry-principals"),
@@ -16,6 +16,7 @@ pub const DURABLES: [(&str, Stream, &str); 8] = [
     ("role-chain-broker", Stream::Jobs, "role-chain-broker-jobs"),
     ("role-chain-broker", Stream::TenantEvents, "role-chain-broker-tenants"),
     ("cost-ingestion", Stream::Jobs, "cost-ingestion-jobs"),
+    ("cost-ingestion", Stream::Jobs, "cost-ingestion-discoveries"),
     ("cost-ingestion", Stream::ConnectionEvents, "cost-ingestion-connections"),
 ];
 

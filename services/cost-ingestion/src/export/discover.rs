@@ -50,29 +50,106 @@ pub struct Discovered {
     pub thorough: bool,
 }
 
-/// Lists the export once and says what is to be read. Each unit stands on its own: a broken manifest spoils its own period alone.
+/// What lies under an export's prefix: one listing.
+#[derive(Debug)]
+pub struct Listing {
+    objects: BTreeMap<Path, ObjectMeta>,
+}
+
+/// A manifest that was listed: nothing of it has been read yet.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The export that it belongs to.
+    pub export: Export,
+    /// The period that its folder names.
+    pub period: Option<BillingPeriod>,
+    /// The manifest.
+    pub manifest: ObjectMeta,
+}
+
+/// What a manifest says: a period, and the files that are its current version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The period.
+    pub period: BillingPeriod,
+    /// The files' paths, in the manifest's order.
+    pub files: Vec<Path>,
+}
+
+impl Listing {
+    /// Lists all of it.
+    ///
+    /// # Errors
+    /// When the bucket cannot be listed, or holds too much.
+    pub async fn of(
+        store: &Arc<dyn ObjectStore>,
+        location: &ExportLocation,
+        limits: &Limits,
+    ) -> Result<Self, ExportError> {
+        if !location.is_well_formed() {
+            return Err(ExportError::BadLocation);
+        }
+        Ok(Self { objects: list(store, location, limits).await? })
+    }
+
+    /// The newest manifest of each period of each export.
+    #[must_use]
+    pub fn manifests(&self, location: &ExportLocation) -> Vec<Listed> {
+        let listed = |(report, folder, object): (String, String, &ObjectMeta)| Listed {
+            export: Export::new(&location.bucket, report.strip_suffix("/metadata").unwrap_or(&report)),
+            period: period_of_folder(&folder),
+            manifest: object.clone(),
+        };
+        newest_manifests(&self.objects).into_iter().map(listed).collect()
+    }
+
+    /// The files that a manifest names, with the sizes and ETags of this listing.
+    ///
+    /// # Errors
+    /// When one is missing, or they are too large.
+    pub fn files(&self, manifest: &Path, named: &[Path], limits: &Limits) -> Result<Vec<ObjectMeta>, ExportError> {
+        let mut files = Vec::with_capacity(named.len());
+        for (index, file) in named.iter().enumerate() {
+            let missing = || ExportError::MissingFile { path: manifest.clone(), number: index + 1 };
+            files.push(self.objects.get(file).cloned().ok_or_else(missing)?);
+        }
+        check_sizes(&files, limits)?;
+        Ok(files)
+    }
+
+    /// All cost files, where there is no manifest that tells their periods.
+    ///
+    /// # Errors
+    /// When there are none, or they are too large.
+    pub fn plain(&self, location: &ExportLocation, limits: &Limits) -> Result<Discovered, ExportError> {
+        let files: Vec<_> =
+            self.objects.values().filter(|object| is_cost_file(object.location.as_ref())).cloned().collect();
+        if files.is_empty() {
+            return Err(ExportError::Nothing);
+        }
+        check_sizes(&files, limits)?;
+        Ok(Discovered { export: Export::new(&location.bucket, &location.prefix), period: None, files, thorough: false })
+    }
+}
+
+/// Reads a manifest.
 ///
 /// # Errors
-/// When the bucket cannot be listed, holds too much, or holds nothing.
-pub async fn discover(
+/// When it cannot be read, or cannot be used.
+pub async fn read_manifest(
     store: &Arc<dyn ObjectStore>,
     location: &ExportLocation,
     account: &AccountId,
     limits: &Limits,
-) -> Result<Vec<Result<Discovered, ExportError>>, ExportError> {
-    if !location.is_well_formed() {
-        return Err(ExportError::BadLocation);
-    }
-    let objects = list(store, location, limits).await?;
-    let manifests: Vec<_> = newest_manifests(&objects);
-    if manifests.is_empty() {
-        return plain(objects, location, limits).map(|found| vec![Ok(found)]);
-    }
-    let mut found = Vec::new();
-    for (folder, object) in manifests {
-        found.push(by_manifest(store, location, account, limits, (&folder, object), &objects).await);
-    }
-    Ok(found)
+    object: &ObjectMeta,
+) -> Result<Named, ExportError> {
+    let path = &object.location;
+    within(&format!("bytes of the manifest {path}"), object.size, limits.manifest_bytes)?;
+    let failed = |source| ExportError::Storage { operation: "reading a manifest", source };
+    // The listed size is what is asked for: an object that grew meanwhile does not grow here.
+    let bytes = store.get_range(path, 0..object.size).await.map_err(failed)?;
+    let manifest = manifest::parse(path, &bytes, &Lies::InBucket { location, account })?;
+    Ok(Named { period: manifest.period, files: manifest.files })
 }
 
 /// By the manifests below a folder here, if there are any. A manifest names files by their places in the bucket that it was copied from: a file here is the
@@ -89,7 +166,7 @@ pub async fn discover_local(
     let objects: Vec<ObjectMeta> = store.list(Some(folder)).try_collect().await.map_err(failed)?;
     let objects: BTreeMap<_, _> = objects.into_iter().map(|object| (object.location.clone(), object)).collect();
     let mut found = Vec::new();
-    for (report, object) in newest_manifests(&objects) {
+    for (report, _, object) in newest_manifests(&objects) {
         let path = &object.location;
         within(&format!("bytes of the manifest {path}"), object.size, limits.manifest_bytes)?;
         let failed = |source| ExportError::Storage { operation: "reading a manifest", source };
@@ -140,7 +217,7 @@ async fn list(
 /// Per report and period folder (`<report>/<20181101-20181201>/[<assembly>/]<report>-Manifest.json`, or of Data Exports
 /// `<export>/metadata/BILLING_PERIOD=2018-11/[<execution>/]<export>-Manifest.json`) the newest manifest: when a report keeps its versions, each assembly
 /// has one, and the period's own is a copy of the newest.
-fn newest_manifests(objects: &BTreeMap<Path, ObjectMeta>) -> Vec<(String, &ObjectMeta)> {
+fn newest_manifests(objects: &BTreeMap<Path, ObjectMeta>) -> Vec<(String, String, &ObjectMeta)> {
     let mut newest: BTreeMap<(String, String), &ObjectMeta> = BTreeMap::new();
     for object in objects.values().filter(|object| object.location.as_ref().ends_with(MANIFEST)) {
         let path = object.location.as_ref();
@@ -153,13 +230,21 @@ fn newest_manifests(objects: &BTreeMap<Path, ObjectMeta>) -> Vec<(String, &Objec
             newest.insert(key, object);
         }
     }
-    newest.into_iter().map(|((report, _), object)| (report, object)).collect()
+    newest.into_iter().map(|((report, folder), object)| (report, folder, object)).collect()
 }
 
 /// Where the name of a file that may hold costs ends; what it is, its contents say.
 #[must_use]
 pub fn is_cost_file(path: &str) -> bool {
     [".parquet", ".csv", ".csv.gz", ".gz", ".zip"].iter().any(|ending| path.ends_with(ending))
+}
+
+/// The month that such a folder names.
+fn period_of_folder(folder: &str) -> Option<BillingPeriod> {
+    if let Some(period) = folder.strip_prefix("BILLING_PERIOD=") {
+        return period.parse().ok();
+    }
+    format!("{}-{}", folder.get(..4)?, folder.get(4..6)?).parse().ok()
 }
 
 /// The legacy report's `20181101-20181201`, or Data Exports' `BILLING_PERIOD=2018-11`.
@@ -169,47 +254,6 @@ fn is_period_folder(part: &str) -> bool {
     }
     let date = |text: &str| text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_digit());
     part.split_once('-').is_some_and(|(from, to)| date(from) && date(to))
-}
-
-async fn by_manifest(
-    store: &Arc<dyn ObjectStore>,
-    location: &ExportLocation,
-    account: &AccountId,
-    limits: &Limits,
-    (report, object): (&str, &ObjectMeta),
-    objects: &BTreeMap<Path, ObjectMeta>,
-) -> Result<Discovered, ExportError> {
-    let path = &object.location;
-    within(&format!("bytes of the manifest {path}"), object.size, limits.manifest_bytes)?;
-    let failed = |source| ExportError::Storage { operation: "reading a manifest", source };
-    // The listed size is what is asked for: an object that grew meanwhile does not grow here.
-    let bytes = store.get_range(path, 0..object.size).await.map_err(failed)?;
-    let manifest = manifest::parse(path, &bytes, &Lies::InBucket { location, account })?;
-    let mut files = Vec::with_capacity(manifest.files.len());
-    for (index, file) in manifest.files.iter().enumerate() {
-        let missing = || ExportError::MissingFile { path: path.clone(), number: index + 1 };
-        files.push(objects.get(file).cloned().ok_or_else(missing)?);
-    }
-    check_sizes(&files, limits)?;
-    Ok(Discovered {
-        export: Export::new(&location.bucket, report.strip_suffix("/metadata").unwrap_or(report)),
-        period: Some(manifest.period),
-        files,
-        thorough: false,
-    })
-}
-
-fn plain(
-    objects: BTreeMap<Path, ObjectMeta>,
-    location: &ExportLocation,
-    limits: &Limits,
-) -> Result<Discovered, ExportError> {
-    let files: Vec<_> = objects.into_values().filter(|object| is_cost_file(object.location.as_ref())).collect();
-    if files.is_empty() {
-        return Err(ExportError::Nothing);
-    }
-    check_sizes(&files, limits)?;
-    Ok(Discovered { export: Export::new(&location.bucket, &location.prefix), period: None, files, thorough: false })
 }
 
 fn check_sizes(files: &[ObjectMeta], limits: &Limits) -> Result<(), ExportError> {

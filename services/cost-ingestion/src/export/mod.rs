@@ -10,7 +10,7 @@ mod manifest;
 mod s3;
 mod unpack;
 
-pub use discover::{Discovered, Export, discover, discover_local, is_cost_file};
+pub use discover::{Discovered, Export, Listed, Listing, Named, discover_local, is_cost_file, read_manifest};
 pub use file::{CostFile, Part, Reader, failed, period_of};
 pub use s3::{OpenExport, S3Exports};
 
@@ -63,7 +63,7 @@ pub enum ExportError {
     #[error("{0}")]
     Credentials(CredentialError),
     /// S3 did not answer as hoped. Whether to try again is [`ExportError::is_transient`].
-    #[error("{operation} failed in the customer's bucket{}", hint(source))]
+    #[error("{operation} failed in the customer's bucket{}", hint(operation, source))]
     Storage {
         /// What was done.
         operation: &'static str,
@@ -122,6 +122,9 @@ pub enum ExportError {
         /// Its path in the bucket.
         path: Path,
     },
+    /// Its files were replaced since they were listed.
+    #[error("the period's files changed since they were listed; they are listed and read again later")]
+    Relisted,
     /// The rows do not fit.
     #[error("the file {path} cannot be used: {why}")]
     BadRows {
@@ -140,6 +143,17 @@ pub enum ExportError {
     },
 }
 
+/// Whether a fault goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasts {
+    /// The same read may well succeed a little later without anybody doing anything.
+    Passes,
+    /// Access was refused: policies take a while to settle, so it is tried a few times.
+    Settles,
+    /// Until somebody does something.
+    Stays,
+}
+
 impl ExportError {
     /// The file or manifest that is at fault.
     #[must_use]
@@ -155,47 +169,77 @@ impl ExportError {
         }
     }
 
+    /// Whether trying again helps.
+    #[must_use]
+    pub fn lasts(&self) -> Lasts {
+        match self {
+            Self::Changed { .. } | Self::Relisted => Lasts::Passes,
+            Self::Credentials(error) if error.is_transient() => Lasts::Passes,
+            Self::Storage { source, .. } => match Refusal::of(source) {
+                Refusal::Denied => Lasts::Settles,
+                Refusal::None => Lasts::Passes,
+                _ => Lasts::Stays,
+            },
+            _ => Lasts::Stays,
+        }
+    }
+
     /// Whether the same read may well succeed a little later without anybody doing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Changed { .. } => true,
-            Self::Credentials(error) => error.is_transient(),
-            Self::Storage { source, .. } if is_no_bucket(source) => false,
-            Self::Storage { source, .. } => !matches!(
-                source,
-                object_store::Error::NotFound { .. }
-                    | object_store::Error::PermissionDenied { .. }
-                    | object_store::Error::Unauthenticated { .. }
-                    | object_store::Error::InvalidPath { .. }
-                    | object_store::Error::NotSupported { .. }
-            ),
-            _ => false,
+        self.lasts() == Lasts::Passes
+    }
+}
+
+/// What S3's answer means, as far as a person can do something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    NoBucket,
+    NotThere,
+    Denied,
+    BadName,
+    None,
+}
+
+impl Refusal {
+    fn of(error: &object_store::Error) -> Self {
+        match error {
+            object_store::Error::NotFound { .. } if says(error, "NoSuchBucket") => Self::NoBucket,
+            object_store::Error::NotFound { .. } => Self::NotThere,
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => Self::Denied,
+            object_store::Error::InvalidPath { .. } | object_store::Error::NotSupported { .. } => Self::BadName,
+            // The client gives errors of listing no kind of their own; what S3 said stands in the chain.
+            _ if says(error, "<Code>NoSuchBucket</Code>") => Self::NoBucket,
+            _ if says(error, "<Code>AccessDenied</Code>") || says(error, "status code: 403") => Self::Denied,
+            _ => Self::None,
         }
     }
 }
 
-/// Whether the bucket itself is not there, which S3 says with a code of its own, and the client as an error of no kind.
-fn is_no_bucket(source: &object_store::Error) -> bool {
-    let mut error: Option<&(dyn std::error::Error + 'static)> = Some(source);
-    while let Some(cause) = error {
-        if cause.to_string().contains("<Code>NoSuchBucket</Code>") {
+/// Whether an error, or what caused it, has these words.
+fn says(error: &object_store::Error, words: &str) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if error.to_string().contains(words) {
             return true;
         }
-        error = cause.source();
+        cause = error.source();
     }
     false
 }
 
 /// What a person can do about a storage error, from its kind alone: its text may hold request details.
-fn hint(source: &object_store::Error) -> &'static str {
-    match source {
-        source if is_no_bucket(source) => ": there is no such bucket; check the name given to the stack",
-        object_store::Error::NotFound { .. } => ": it is not there; check the bucket name given to the stack",
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            ": access was refused; check that the role's policy and the bucket's policy allow reading it"
+fn hint(operation: &str, source: &object_store::Error) -> &'static str {
+    match Refusal::of(source) {
+        Refusal::NoBucket => ": there is no such bucket; check the bucket name given to the stack",
+        Refusal::NotThere => ": it is not there; check the bucket name given to the stack",
+        Refusal::Denied if operation.starts_with("listing") => {
+            ": access was refused; the role's policy and the bucket's policy must allow s3:ListBucket on the bucket"
         }
-        object_store::Error::InvalidPath { .. } => ": it holds object names that are no plain paths",
-        _ => "",
+        Refusal::Denied => {
+            ": access was refused; the role's policy and the bucket's policy must allow s3:GetObject under the prefix (and kms:Decrypt with the key, if the objects are encrypted with one of KMS)"
+        }
+        Refusal::BadName => ": it holds object names that are no plain paths",
+        Refusal::None => "",
     }
 }

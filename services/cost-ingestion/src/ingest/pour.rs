@@ -4,9 +4,8 @@
 //! The threads share nothing but the list of parts and two counters, so two of them take half the time of one. Cancel: each stops after the batch, or the span, in hand.
 //! Failure: the first one stops the others; what was written is handed back, to be discarded.
 
-use super::{IngestError, Payers};
+use super::{IngestError, Payers, Tally};
 use crate::export::{self, ExportError, Limits, Part};
-use crate::focus;
 use crate::source::{Made, Many, Mapped};
 use crate::table::{self, CostTable, Gathered, Gatherer, Slice, Written};
 use arrow_array::{BooleanArray, RecordBatch};
@@ -28,8 +27,9 @@ pub(super) struct Pour {
     pub(super) account: AccountId,
     pub(super) limits: Limits,
     pub(super) parts: Mutex<VecDeque<Part>>,
-    pub(super) rows: AtomicU64,
+    pub(super) rows: Arc<AtomicU64>,
     pub(super) rounded: AtomicU64,
+    pub(super) tally: Mutex<Tally>,
     pub(super) stop: CancellationToken,
 }
 
@@ -112,6 +112,8 @@ impl Pour {
             }
             let mapped = source.map(&batch, reader.layout()).map_err(of)?;
             self.check(path, &mapped)?;
+            let tally = Tally::of(&mapped)?;
+            self.tally.lock().unwrap_or_else(PoisonError::into_inner).merge(tally)?;
             self.rounded.fetch_add(mapped.rounded, Ordering::Relaxed);
             let rows = self.rows.fetch_add(mapped.rows as u64, Ordering::Relaxed) + mapped.rows as u64;
             if rows > self.limits.period_rows {
@@ -143,7 +145,7 @@ impl Pour {
     /// What every source's rows must fit: the period they were announced for, a payer that is believed, a currency.
     fn check(&self, path: &Path, mapped: &Mapped) -> Result<(), ExportError> {
         let bad = |why: &str| Err(ExportError::BadRows { path: path.clone(), why: why.to_owned() });
-        let column = |name| focus::COLUMNS.iter().position(|c| c.name == name).and_then(|at| mapped.columns.get(at));
+        let column = |name| mapped.column(name);
         let Some(Made::Instants(starts)) = column("BillingPeriodStart") else { return bad("a column is missing") };
         let strange = match starts {
             Many::One(start) => !self.is_ours(*start),

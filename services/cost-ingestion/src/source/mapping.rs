@@ -68,6 +68,14 @@ pub struct Mapped {
     pub rounded: u64,
 }
 
+impl Mapped {
+    /// One of the table's columns.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<&Made> {
+        focus::COLUMNS.iter().position(|column| column.name == name).and_then(|at| self.columns.get(at))
+    }
+}
+
 impl Mapping {
     /// Reads a mapping file.
     ///

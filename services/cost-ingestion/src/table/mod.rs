@@ -45,6 +45,7 @@ use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -85,17 +86,22 @@ impl Slice {
         })
     }
 
-    /// The Delta application ID under which its fingerprint is kept.
-    fn app_id(&self) -> String {
+    /// Its name: the Delta application ID under which its fingerprint is kept.
+    #[must_use]
+    pub fn name(&self) -> String {
         format!("rolebridge/costs/{}/{}/{}/{}", self.tenant, self.connection, self.period, self.export.as_str())
     }
 }
 
 /// What was read: a digest over the names, versions and sizes of the source files and the version of the mapping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Fingerprint(i64);
 
 impl Fingerprint {
+    /// Of a slice whose rows were taken away: no files have this one.
+    const NOTHING: Self = Self(0);
+
     /// Of these parts, in this order.
     #[must_use]
     pub fn of<'a>(parts: impl IntoIterator<Item = &'a str>) -> Self {
@@ -106,7 +112,7 @@ impl Fingerprint {
         }
         // Delta keeps 63 bits for this: enough to tell versions of one slice apart, and nobody gains by a collision with himself.
         let head = hash.finalize().iter().take(8).fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
-        Self((head >> 1).cast_signed())
+        Self((head >> 1).cast_signed().max(1))
     }
 }
 

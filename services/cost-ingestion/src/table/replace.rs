@@ -2,6 +2,9 @@
 
 use super::write::{DataFile, discard};
 use super::{CostTable, Fingerprint, PARTITIONS, Slice, TableError, Written, delta};
+use crate::export::Export;
+use contracts::costs::BillingPeriod;
+use contracts::{ConnectionId, TenantId};
 use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
 use deltalake_core::kernel::{Action, Add, LogicalFileView, Transaction};
@@ -38,22 +41,81 @@ impl CostTable {
         self.recorded(&state, slice).await.map(|known| known == Some(fingerprint))
     }
 
+    /// Which of these slices were last written from exactly these source files: one look at the table.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn holds_each(&self, slices: &[(Slice, Fingerprint)]) -> Result<Vec<bool>, TableError> {
+        let state = self.latest().await?;
+        let mut held = Vec::with_capacity(slices.len());
+        for (slice, fingerprint) in slices {
+            held.push(self.recorded(&state, slice).await? == Some(*fingerprint));
+        }
+        Ok(held)
+    }
+
+    /// The number of the table's version now.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn version(&self) -> Result<u64, TableError> {
+        Ok(self.latest().await?.version())
+    }
+
     async fn recorded(&self, state: &DeltaTableState, slice: &Slice) -> Result<Option<Fingerprint>, TableError> {
-        let version = state.transaction_version(self.log.as_ref(), slice.app_id()).await.map_err(delta("reading"))?;
+        let version = state.transaction_version(self.log.as_ref(), slice.name()).await.map_err(delta("reading"))?;
         Ok(version.map(Fingerprint))
     }
 
-    /// Replaces the slice by what was written. Readers see the old rows or the new ones, never both and never half; a crash before the commit leaves
-    /// the old ones. `note` goes into the table's history, for people.
+    /// The exports of this connection that have rows of this period.
     ///
     /// # Errors
-    /// When storage fails. Whether the commit took place is then unknown, and doing it all again is right: it finds out by the fingerprint.
+    /// When the table cannot be read.
+    pub async fn exports(
+        &self,
+        tenant: TenantId,
+        connection: ConnectionId,
+        period: &BillingPeriod,
+    ) -> Result<Vec<Export>, TableError> {
+        let state = self.latest().await?;
+        let wanted = [tenant.to_string(), period.as_str().to_owned(), connection.to_string()];
+        let mut exports = BTreeSet::new();
+        for file in state.log_data() {
+            let known = file.partition_values_map();
+            let value = |name: &str| known.get(name).and_then(Option::as_ref);
+            if PARTITIONS.iter().zip(&wanted).all(|(name, wanted)| value(name) == Some(wanted)) {
+                exports.extend(value("x_export").map(|name| Export::named(name)));
+            }
+        }
+        Ok(exports.into_iter().collect())
+    }
+
+    /// As [`Self::replace_and_take`], with nothing to take away.
+    ///
+    /// # Errors
+    /// As [`Self::replace_and_take`].
     pub async fn replace(
         &self,
         slice: &Slice,
         fingerprint: Fingerprint,
         written: Written,
         note: HashMap<String, Value>,
+    ) -> Result<Replaced, TableError> {
+        self.replace_and_take(slice, fingerprint, written, note, &[]).await
+    }
+
+    /// Replaces the slice by what was written, and takes away the rows of the slices in `taken`, whose costs it tells too. Readers see the old rows or the new ones, never both and never half; a crash before the commit leaves
+    /// the old ones. `note` goes into the table's history, for people.
+    ///
+    /// # Errors
+    /// When storage fails. Whether the commit took place is then unknown, and doing it all again is right: it finds out by the fingerprint.
+    pub async fn replace_and_take(
+        &self,
+        slice: &Slice,
+        fingerprint: Fingerprint,
+        written: Written,
+        note: HashMap<String, Value>,
+        taken: &[Slice],
     ) -> Result<Replaced, TableError> {
         let store = self.store();
         for _ in 0..ATTEMPTS {
@@ -66,7 +128,7 @@ impl CostTable {
                 discard(&store, &written).await;
                 return Ok(Replaced::Unchanged);
             }
-            match self.commit(&state, slice, fingerprint, &written, note.clone()).await {
+            match self.commit(&state, (slice, taken), fingerprint, &written, note.clone()).await {
                 Ok(version) => return Ok(Replaced::Committed { version }),
                 Err(error) if lost(&error) => {}
                 Err(error) => return Err(delta("committing to")(error)),
@@ -79,25 +141,29 @@ impl CostTable {
     async fn commit(
         &self,
         state: &DeltaTableState,
-        slice: &Slice,
+        (slice, taken): (&Slice, &[Slice]),
         fingerprint: Fingerprint,
         written: &Written,
         note: HashMap<String, Value>,
     ) -> Result<u64, DeltaTableError> {
         let now = OffsetDateTime::now_utc().unix_timestamp() * 1000;
-        let mut actions: Vec<Action> =
-            files_of(state, slice).map(|file| Action::Remove(file.remove_action(true))).collect();
+        let gone = taken.iter().chain([slice]).flat_map(|slice| files_of(state, slice));
+        let mut actions: Vec<Action> = gone.map(|file| Action::Remove(file.remove_action(true))).collect();
         actions.extend(adds(slice, written, now, true));
         let operation = DeltaOperation::Write {
             mode: SaveMode::Overwrite,
             partition_by: Some(PARTITIONS.map(str::to_owned).to_vec()),
             predicate: None,
         };
+        let transaction = |slice: &Slice, fingerprint: Fingerprint| {
+            Transaction::new_with_last_update(slice.name(), fingerprint.0, Some(now))
+        };
+        let transactions = taken.iter().map(|taken| transaction(taken, Fingerprint::NOTHING));
         // No retries inside: what is removed must be found anew in the state that a retry commits onto.
         let properties = CommitProperties::default()
             .with_max_retries(0)
             .with_metadata(note)
-            .with_application_transaction(Transaction::new_with_last_update(slice.app_id(), fingerprint.0, Some(now)));
+            .with_application_transactions(transactions.chain([transaction(slice, fingerprint)]).collect());
         let commit = CommitBuilder::from(properties).with_actions(actions);
         Ok(commit.build(Some(state), Arc::clone(&self.log), operation).await?.version())
     }

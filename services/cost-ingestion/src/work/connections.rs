@@ -1,4 +1,4 @@
-//! What is known of connections: which of them have a cost export, and whether they still stand.
+//! What is known of connections: whether they stand, and which cost export their stack named.
 //!
 //! Events are kept for a month, connections for years: so each known one is a small file beside the table (`_rolebridge/connections/...`; engines
 //! pass over names that start with `_`). It holds no secret and decides nothing: whether a connection may be read is the broker's word alone.
@@ -23,16 +23,17 @@ pub struct Known {
     pub connection: ConnectionId,
     /// When this was so: an older word does not replace a newer one.
     pub as_of: Timestamp,
-    /// What is to be read; none when the connection has ended or has no export.
+    /// What is to be read; none when the connection has ended.
     pub export: Option<Readable>,
 }
 
-/// An export that is to be read.
+/// A connection whose exports are to be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Readable {
     pub account: AccountId,
     pub region: Region,
-    pub location: ExportLocation,
+    /// What its stack named.
+    pub location: Option<ExportLocation>,
 }
 
 /// Why the book could not be kept. Trying again is right.
@@ -77,7 +78,7 @@ impl Book {
         Ok(())
     }
 
-    /// All that have an export to be read.
+    /// All that stand.
     ///
     /// # Errors
     /// When storage fails.
@@ -117,7 +118,7 @@ mod tests {
         let export = Readable {
             account: "222222222222".parse().unwrap(),
             region: "eu-central-1".parse().unwrap(),
-            location: ExportLocation { bucket: "costs".into(), prefix: "cur".into() },
+            location: Some(ExportLocation { bucket: "costs".into(), prefix: "cur".into() }),
         };
         let now = Timestamp::now();
         let verified = Known {

@@ -1,12 +1,36 @@
 //! The work that comes over NATS.
 //!
-//! `connections.rs` keeps what is known of connections, `schedule.rs` makes jobs of it, `job.rs` does one, `broker.rs` gets its credentials, `query.rs`
-//! answers. All of it is thin: what an export is and how it is read stands elsewhere.
+//! | where | what |
+//! |---|---|
+//! | `connections` | what is known of connections |
+//! | `schedule` | when their exports are looked for |
+//! | `discovery`, `find`, `place` | the look: where exports may lie, what lies there, what changed |
+//! | `choose` | which export serves a period, and which period is next |
+//! | `chain`, `gate` | one period of a connection at a time; no tenant takes all workers |
+//! | `period` | one period, read and committed |
+//! | `ledger` | what was found and read, beside the table |
+//! | `patience` | when what failed is tried again |
+//! | `say`, `progress` | the news |
+//! | `exports`, `query` | what is asked |
+//! | `broker` | credentials |
+//!
+//! What an export is and how it is read stands elsewhere.
 
 pub mod broker;
+pub mod chain;
+pub mod choose;
 pub mod connections;
-pub mod job;
+pub mod discovery;
+pub mod exports;
+pub mod find;
+pub mod gate;
+pub mod ledger;
+pub mod patience;
+pub mod period;
+mod place;
+pub mod progress;
 pub mod query;
+mod say;
 pub mod schedule;
 
 use contracts::EventId;

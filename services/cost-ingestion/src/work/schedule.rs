@@ -1,4 +1,4 @@
-//! When exports are read: when a connection is verified, and then again and again.
+//! When exports are looked for: when a connection is verified, and then again and again.
 //!
 //! Several instances do this side by side and agree without talking: the moments follow from the connection's ID, and the job's message ID from both,
 //! so that the stream keeps one of them. A job more than needed reads nothing twice.
@@ -6,7 +6,7 @@
 use super::connections::{Book, BookError, Known, Readable};
 use super::{moment, same_id};
 use contracts::connection::{ConnectionDisconnected, ConnectionInsecure, ConnectionRevoked, ConnectionVerified};
-use contracts::costs::IngestCosts;
+use contracts::costs::DiscoverExports;
 use contracts::{CloudEvent, ConnectionId, EventId, JobId, Message as _, Stream, TenantId, Timestamp};
 use messaging::{ACK_WAIT, Backoff, Bus, ConsumerSpec, Disposition, PublishError, Router, event};
 use std::collections::HashMap;
@@ -85,30 +85,22 @@ fn disposition(result: Result<(), NoteError>) -> Disposition {
 
 async fn verified(bus: &Bus, book: &Book, event: CloudEvent<ConnectionVerified>) -> Result<(), NoteError> {
     let ConnectionVerified { tenant, connection, account, region, cost_export, .. } = event.data;
-    let export = cost_export.map(|location| Readable { account, region, location });
-    let known = Known { tenant, connection, as_of: event.time, export: export.clone() };
+    let readable = Readable { account, region, location: cost_export };
+    let known = Known { tenant, connection, as_of: event.time, export: Some(readable.clone()) };
     book.keep(&known).await?;
-    match export {
-        Some(export) => {
-            Ok(order(bus, &known, &export, same_id(moment(event.id.as_uuid()), &["verified", &event.id.to_string()]))
-                .await?)
-        }
-        None => {
-            tracing::info!(%tenant, %connection, "the connection names no cost export: nothing is read");
-            Ok(())
-        }
-    }
+    let id = same_id(moment(event.id.as_uuid()), &["verified", &event.id.to_string()]);
+    Ok(order(bus, &known, &readable, id).await?)
 }
 
 /// Puts a job into its stream.
 async fn order(bus: &Bus, known: &Known, export: &Readable, id: EventId) -> Result<(), PublishError> {
-    let job = IngestCosts {
+    let job = DiscoverExports {
         job: JobId::from_uuid(id.as_uuid()),
         tenant: known.tenant,
         connection: known.connection,
         account: export.account.clone(),
         region: export.region.clone(),
-        export: export.location.clone(),
+        named: export.location.clone(),
     };
     bus.publish(&CloudEvent { id, ..event(job) }).await
 }

@@ -3,11 +3,12 @@
 
 pub mod report;
 pub mod store;
+pub mod yard;
 
 use contracts::costs::{BillingPeriod, CostsByService, ExportLocation};
 use contracts::{AccountId, ConnectionId, Region, TenantId};
 use cost_ingestion::credentials::Scope;
-use cost_ingestion::export::{ExportError, Limits, OpenExport};
+use cost_ingestion::export::{Discovered, ExportError, Limits, Listing, OpenExport, read_manifest};
 use cost_ingestion::ingest::{IngestError, Ingestor, Order, Outcome, Payers, PeriodReport};
 use cost_ingestion::table::{CostQuery, CostTable};
 use object_store::memory::InMemory;
@@ -48,6 +49,35 @@ pub fn independent(name: &str) -> (BTreeMap<String, Decimal>, Decimal) {
         all += cost;
     }
     (services, all)
+}
+
+/// Reads all of an export at once, without jobs and without a ledger.
+#[async_trait::async_trait]
+pub trait IngestAll {
+    async fn ingest(&self, order: &Order, cancel: &CancellationToken) -> Result<Vec<PeriodReport>, IngestError>;
+}
+
+#[async_trait::async_trait]
+impl IngestAll for Ingestor {
+    async fn ingest(&self, order: &Order, cancel: &CancellationToken) -> Result<Vec<PeriodReport>, IngestError> {
+        let store = self.open(order).await?;
+        let (location, limits) = (&order.location, self.limits());
+        let listing = Listing::of(&store, location, limits).await?;
+        let manifests = listing.manifests(location);
+        if manifests.is_empty() {
+            let found = listing.plain(location, limits)?;
+            return self.ingest_found(&store, order, vec![Ok(found)], cancel).await;
+        }
+        let mut found = Vec::new();
+        for listed in manifests {
+            let named = read_manifest(&store, location, &order.account, limits, &listed.manifest).await;
+            found.push(named.and_then(|named| {
+                let files = listing.files(&listed.manifest.location, &named.files, limits)?;
+                Ok(Discovered { export: listed.export, period: Some(named.period), files, thorough: false })
+            }));
+        }
+        self.ingest_found(&store, order, found, cancel).await
+    }
 }
 
 /// Opens the same store for everybody.

@@ -43,6 +43,22 @@ pub fn without(mut item: Item, column: &str) -> Item {
     item
 }
 
+/// As [`file`], with all lines in this month.
+pub fn file_of(month: &str, items: &[Item]) -> Bytes {
+    let (year, number) = month.split_once('-').unwrap();
+    let (year, number): (i32, u8) = (year.parse().unwrap(), number.parse().unwrap());
+    let date = time::Date::from_calendar_date(year, number.try_into().unwrap(), 1).unwrap();
+    let start = date.midnight().assume_utc().unix_timestamp() * 1000;
+    let moved = items.iter().map(|item| {
+        let mut item = item.clone();
+        item.insert("bill_billing_period_start_date", start.to_string());
+        item.insert("line_item_usage_start_date", start.to_string());
+        item.insert("line_item_usage_end_date", (start + 3_600_000).to_string());
+        item
+    });
+    file(&moved.collect::<Vec<_>>())
+}
+
 pub fn file(items: &[Item]) -> Bytes {
     compressed(items, Compression::SNAPPY)
 }
