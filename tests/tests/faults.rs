@@ -220,7 +220,7 @@ impl Run {
         if self.export.is_some() {
             let costs = world.operator.costs(tenant).await.expect("costs");
             assert_eq!((costs.rows, costs.totals[0].billed.to_string()), (3, EXPORT_TOTAL.to_owned()));
-            let said = format!("rolebridge.events.v1.costs.*.{tenant}.{id}");
+            let said = format!("rolebridge.events.v1.costs.ingested.{tenant}.{id}");
             assert_eq!(world.held_on(Stream::CostsEvents, &said).await, 1, "events on costs");
         }
     }

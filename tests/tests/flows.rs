@@ -76,7 +76,10 @@ async fn events(world: &World, tenant: TenantId) -> Vec<String> {
             if message.subject.contains(&tenant.to_string()) {
                 let subject = message.subject.trim_start_matches("rolebridge.events.v1.").to_owned();
                 let event = subject.split('.').take(2).collect::<Vec<_>>().join(".");
-                all.insert(message.info().expect("of a stream").published, event);
+                // How far reading is, is told once a second while it lasts.
+                if event != "costs.progress" {
+                    all.insert(message.info().expect("of a stream").published, event);
+                }
             }
         }
     }

@@ -32,7 +32,7 @@ impl Patience {
             refusals: 3,
             soon: interval,
             late: interval.max(Duration::from_secs(24 * 60 * 60)),
-            look: Duration::from_secs(15),
+            look: Duration::from_secs(5),
         }
     }
 
