@@ -19,8 +19,8 @@ use tracing::Instrument;
 
 use crate::{Bus, BusError, publish::TRACEPARENT};
 
-/// Requests of one endpoint that are worked on at the same time; more wait in the client's buffer.
-const CONCURRENT: usize = 2048;
+/// Requests of one endpoint that are worked on at the same time; more wait in the client's buffer, where nobody can tell them to come again later.
+const CONCURRENT: usize = 16_384;
 
 /// A request with the tokens that its subject carried.
 #[derive(Debug)]

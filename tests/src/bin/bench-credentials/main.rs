@@ -61,7 +61,9 @@ async fn main() -> Result<()> {
         stage.strike().await?;
         let result =
             result.inspect_err(|_| eprintln!("{}", logs.lines().rev().take(20).collect::<Vec<_>>().join("\n")));
-        report.insert(part.to_owned(), result?);
+        let result = result?;
+        eprintln!("{result}");
+        report.insert(part.to_owned(), result);
     }
     println!("{}", Value::Object(report));
     Ok(())

@@ -17,6 +17,10 @@ use axum::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::net::TcpListener;
 
+/// The broker asks at its start whose credentials it has.
+const WHO: &str = "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult><Account>111111111111</Account>\
+    <Arn>arn:aws:iam::111111111111:user/bench</Arn><UserId>AIDABENCH</UserId></GetCallerIdentityResult></GetCallerIdentityResponse>";
+
 /// What it has seen.
 #[derive(Default)]
 pub(crate) struct Seen {
@@ -39,12 +43,15 @@ struct Sts {
 pub(crate) async fn serve(per_second: usize, seen: Arc<Mutex<Seen>>) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    let app = Router::new().route("/", post(assume)).with_state(Arc::new(Sts { per_second, seen }));
+    let app = Router::new().route("/", post(answer)).with_state(Arc::new(Sts { per_second, seen }));
     tokio::spawn(async move { axum::serve(listener, app).await });
     Ok(url)
 }
 
-async fn assume(State(sts): State<Arc<Sts>>) -> Response {
+async fn answer(State(sts): State<Arc<Sts>>, body: String) -> Response {
+    if body.contains("Action=GetCallerIdentity") {
+        return ([(CONTENT_TYPE, "text/xml")], WHO).into_response();
+    }
     let now = Instant::now();
     {
         let mut seen = sts.seen.lock().unwrap_or_else(PoisonError::into_inner);
