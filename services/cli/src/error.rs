@@ -108,6 +108,8 @@ pub(crate) enum CliError {
     Key(#[source] nkeys::error::Error),
     #[error("the dead letters cannot be read: {problem}")]
     DeadLetters { problem: String },
+    #[error("the events cannot be read: {problem}")]
+    Events { problem: String },
     #[error("there is no dead letter {sequence}: rolebridge dead-letters list shows those there are")]
     NoLetter { sequence: u64 },
 }

@@ -2,7 +2,9 @@
 //!
 //! Each subcommand has a file of its own: its arguments, what it asks, how the answer is printed. Here is only the list of them.
 
+mod exports;
 mod query;
+mod watch;
 
 use clap::{Args as ClapArgs, Subcommand};
 use messaging::Bus;
@@ -24,11 +26,17 @@ pub(crate) struct Costs {
 enum CostsCommand {
     /// Add up a tenant's costs; the word may be left out.
     Query(query::Query),
+    /// Show how it stands with each billing period of each export: what is read, what waits, what failed and why.
+    Exports(exports::Exports),
+    /// Show how far reading is, until nothing is left to be read.
+    Watch(watch::Watch),
 }
 
 pub(crate) async fn run(bus: &Bus, args: Costs, output: Output) -> Result<(), CliError> {
     match (args.command, args.query) {
         (Some(CostsCommand::Query(query)), _) | (None, Some(query)) => query::run(bus, &query, output).await,
+        (Some(CostsCommand::Exports(args)), _) => exports::run(bus, &args, output).await,
+        (Some(CostsCommand::Watch(args)), _) => watch::run(bus, &args, output).await,
         // Neither: clap has shown the help.
         (None, None) => Ok(()),
     }

@@ -125,9 +125,12 @@ impl Worker {
     async fn period(&self, job: &Job<'_>) -> Result<(), WorkError> {
         let mut entry = self.ledger.entry(job.scope, &job.export.export, &job.unit.period).await?;
         self.recover(job, &mut entry).await?;
+        // Whoever tried it before us has died: its turn is ours, and not only when its time has come.
         let died = entry.attempt_at(job.fingerprint).is_some_and(|attempt| attempt.running);
-        if choose::due(job.unit, &entry) != Due::Now && !(died && !entry.holds(job.fingerprint)) {
-            return Ok(());
+        match choose::due(job.unit, &entry) {
+            Due::Now => {}
+            Due::At(_) if died => {}
+            _ => return Ok(()),
         }
         let attempt = begin(&entry, job.fingerprint, &self.patience);
         if attempt.tries > self.patience.tries {
@@ -178,7 +181,7 @@ impl Worker {
             region: job.export.region.clone(),
             location: job.export.place.clone(),
         };
-        let (store, meter) = Metered::new(self.ingestor.open(&order).await?);
+        let (store, meter) = Metered::over(self.ingestor.open(&order).await?);
         let unit = Unit { slice: job.slice.clone(), files, mixed: job.unit.mixed };
         let rows = Arc::new(AtomicU64::new(0));
         let progress = self.progress.of(&self.ledger, job.scope, job.export, job.unit).await;

@@ -143,7 +143,8 @@ pub(super) struct Metered {
 }
 
 impl Metered {
-    pub(super) fn new(inner: Arc<dyn ObjectStore>) -> (Arc<dyn ObjectStore>, Arc<AtomicU64>) {
+    /// A store over this one, and its count.
+    pub(super) fn over(inner: Arc<dyn ObjectStore>) -> (Arc<dyn ObjectStore>, Arc<AtomicU64>) {
         let bytes = Arc::new(AtomicU64::new(0));
         (Arc::new(Self { inner, bytes: Arc::clone(&bytes) }), bytes)
     }
