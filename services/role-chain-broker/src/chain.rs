@@ -12,10 +12,11 @@ use contracts::{AccountId, ExternalId, Region, RoleArn, TenantId, Timestamp};
 use moka::{Expiry, future::Cache, ops::compute::Op};
 
 use crate::{
+    denials::Denials,
     principal::{Orders, PrincipalError, Principals},
     purpose::DENY_ALL,
     sts::{
-        Answer, AssumeRole, Keys, Session, SessionDuration, Sts,
+        Answer, AssumeRole, AwsClock, Keys, Session, SessionDuration, Sts,
         budget::{Budget, Busy},
     },
 };
@@ -108,23 +109,42 @@ pub struct Chain {
     budget: Option<Budget>,
     /// Has a principal looked at that does not work.
     alarms: Option<Orders>,
+    denials: Denials,
+    clock: AwsClock,
 }
 
-struct UntilSpent;
+struct UntilSpent(AwsClock);
 
 impl Expiry<FirstHop, Arc<Begun>> for UntilSpent {
     fn expire_after_create(&self, _: &FirstHop, begun: &Arc<Begun>, _: std::time::Instant) -> Option<Duration> {
-        Some(Timestamp::now().until(begun.session.expires_at).saturating_sub(MARGIN))
+        Some(self.0.left(begun.session.expires_at).saturating_sub(MARGIN))
     }
+}
+
+fn first_hops(clock: &AwsClock) -> Cache<FirstHop, Arc<Begun>> {
+    Cache::builder().max_capacity(MOST_FIRST_HOPS).expire_after(UntilSpent(clock.clone())).build()
 }
 
 impl Chain {
     #[must_use]
     pub fn new(principals: Principals, issuing: Arc<dyn Sts>, probing: Arc<dyn Sts>) -> Self {
-        let first_hops = Cache::builder().max_capacity(MOST_FIRST_HOPS).expire_after(UntilSpent).build();
+        let clock = AwsClock::default();
+        let (first_hops, denials) = (first_hops(&clock), Denials::default());
         let issuing = Way { sts: issuing, tries: ISSUE_TRIES, patience: ISSUE_PATIENCE };
         let probing = Way { sts: probing, tries: 1, patience: PROBE_PATIENCE };
-        Self { principals, issuing, probing, first_hops, budget: None, alarms: None }
+        Self { principals, issuing, probing, first_hops, budget: None, alarms: None, denials, clock }
+    }
+
+    /// What is left of a session is reckoned by this clock.
+    #[must_use]
+    pub fn timed(self, clock: AwsClock) -> Self {
+        Self { first_hops: first_hops(&clock), clock, ..self }
+    }
+
+    /// What is denied is known from here, as long as that is current, to whoever asks by [`Chain::denied_as_known`].
+    #[must_use]
+    pub fn remembering(self, denials: Denials) -> Self {
+        Self { denials, ..self }
     }
 
     /// Every call is taken from `budget` first.
@@ -259,7 +279,7 @@ impl Chain {
             let denied = self.denied(key.tenant).await?;
             let Some(denied) = denied.filter(|denied| began.session.issued_at < *denied) else { return Ok(began) };
             self.forget(key, &began).await;
-            let wait = Timestamp::now().until(denied);
+            let wait = self.clock.left(denied);
             if wait > LONGEST_WAIT {
                 break;
             }
@@ -273,6 +293,18 @@ impl Chain {
                 Err(ChainError::Sts { hop: Hop::Principal, failure })
             }
             _ => Ok(began),
+        }
+    }
+
+    /// As [`Chain::denied`], out of memory where that is current: what was written within [`crate::follow::COUNTS`] may be missed. Enough for handing out again
+    /// what was handed out before, and for nothing else.
+    ///
+    /// # Errors
+    /// As [`Chain::denied`].
+    pub async fn denied_as_known(&self, tenant: TenantId) -> Result<Option<Timestamp>, ChainError> {
+        match self.denials.of(tenant) {
+            Some(known) => Ok(known.map_err(ChainError::Principal)?.map(|before| before.plus(CLEAR_OF_DENIED))),
+            None => self.denied(tenant).await,
         }
     }
 

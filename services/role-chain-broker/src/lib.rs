@@ -6,12 +6,15 @@
 //! - `jobs`, `probe`: prove that a role demands our external ID, and report the evidence.
 //! - `journal`: what was given out and refused, on disk until the stream of events has it.
 //! - `grants`, `issue`, `purpose`: issue credentials for what the registry says may be issued for.
+//! - `denials`: which sessions are denied by now; `follow`: how what is kept in memory is known to be current.
 //!
 //! No database, no decision about a connection's state: those are the registry's.
 
 pub mod aws_account;
 pub mod chain;
 pub mod config;
+pub mod denials;
+pub mod follow;
 pub mod grants;
 pub mod issue;
 pub mod jobs;
@@ -41,6 +44,7 @@ pub use keygen::{KeygenError, keygen};
 use crate::{
     aws_account::Claim,
     chain::Chain,
+    denials::Denials,
     grants::{Grants, WatchError, Withdrawal},
     issue::{Issuer, Sessions, UsedConnections},
     jobs::Jobs,
@@ -50,7 +54,7 @@ use crate::{
     principal::{Accounts, Bucket, Home, Keeper, Layout, Maker, Principals, RealIam, Revoker, Rotator, StoreError},
     probe::Prober,
     sts::{
-        RealSts,
+        AwsClock, RealSts,
         budget::{BUDGET_BUCKET, Budget, NewAccounts, Rate},
     },
     wrap::{KeyWrapper, KmsKey, LocalKey, WrapError},
@@ -119,11 +123,13 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     for stream in STREAMS {
         bus.ensure_stream(stream).await.map_err(RunError::Bus)?;
     }
-    let bucket = Arc::new(Bucket::new(bus.key_value(principal::BUCKET, 1).await.map_err(RunError::Bus)?));
+    let store = bus.key_value(principal::BUCKET, 1).await.map_err(RunError::Bus)?;
+    let bucket = Arc::new(Bucket::new(store.clone()));
 
     let metrics = Metrics::new(&telemetry::meter());
     let principals = Principals::new(bucket.clone(), wrapper.clone());
-    let sts = |patience| Arc::new(RealSts::new(sdk.clone(), patience, metrics.clone()));
+    let (clock, denials) = (AwsClock::default(), Denials::default());
+    let sts = |patience| Arc::new(RealSts::new(sdk.clone(), patience, metrics.clone(), clock.clone()));
     let probing = sts(PROBING);
     let maker =
         Arc::new(Maker { accounts, store: bucket, wrapper, settle: config.broker.settle(), metrics: metrics.clone() });
@@ -146,7 +152,8 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     });
     let (orders, ordered) = principal::orders();
     let (budget, new_accounts) = budget(&bus, &config.broker).await?;
-    let chain = Arc::new(Chain::new(principals, sts(ISSUING), probing).alarming(orders).within(budget.clone()));
+    let chain = Chain::new(principals, sts(ISSUING), probing).alarming(orders).within(budget.clone());
+    let chain = Arc::new(chain.timed(clock.clone()).remembering(denials.clone()));
     let prober = Arc::new(Prober::new(chain.clone(), canary, metrics.clone()));
     let looker = Looker {
         chain: chain.clone(),
@@ -155,7 +162,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
         metrics: metrics.clone(),
     };
     let (grants, withdrawn) = Grants::open(&bus).await.map_err(RunError::Grants)?;
-    let sessions = Sessions::default();
+    let sessions = Sessions::new(clock.clone());
     let used = UsedConnections::default();
     let issuer = Arc::new(Issuer {
         grants: Arc::new(grants.clone()),
@@ -171,10 +178,11 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     let (health, tasks) = (Health::new(), Supervisor::new(shutdown));
     let revoker = Arc::new(Revoker { maker: maker.clone(), grants: Arc::new(grants.clone()) });
     let settle = config.broker.settle();
-    let jobs = Jobs { bus: bus.clone(), prober, looker, revoker, settle, shutdown: tasks.token() };
+    let jobs = Jobs { bus: bus.clone(), prober, looker, revoker, clock, settle, shutdown: tasks.token() };
     tasks.spawn("aws account", aws_account::check(claims, health.part("aws"), tasks.token()));
     tasks.spawn("nats health", watch_nats(bus.clone(), health.part("nats"), tasks.token()));
     tasks.spawn("grants", grants.follow(health.part("grants"), tasks.token()));
+    tasks.spawn("denials", denials.follow(store, health.part("denials"), tasks.token()));
     tasks.spawn("evictions", evict(sessions, withdrawn, tasks.token()));
     tasks.spawn("canary", principal::keep_canary(maker.clone(), tasks.token()));
     tasks.spawn("stranger", principal::keep_stranger(maker.clone(), tasks.token()));
@@ -287,7 +295,7 @@ async fn evict(
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            Some(withdrawal) = withdrawn.recv() => sessions.withdraw(&withdrawal).await,
+            Some(withdrawal) = withdrawn.recv() => sessions.withdraw(&withdrawal),
         }
     }
 }

@@ -33,6 +33,7 @@ pub struct Metrics {
     placements: Counter<u64>,
     principals: Gauge<u64>,
     capacity: Gauge<u64>,
+    clock_skew: Gauge<f64>,
 }
 
 impl Metrics {
@@ -109,6 +110,10 @@ impl Metrics {
                 .u64_gauge("rolebridge_principals_capacity")
                 .with_description("Principals that a provider account takes, by account")
                 .build(),
+            clock_skew: meter
+                .f64_gauge("rolebridge_clock_skew_seconds")
+                .with_description("By how much AWS's clock is ahead of this machine's; less than two seconds is none")
+                .build(),
         }
     }
 
@@ -177,6 +182,12 @@ impl Metrics {
         let account = [KeyValue::new("account", one.account.to_string())];
         self.principals.record(one.principals.into(), &account);
         self.capacity.record(one.capacity.into(), &account);
+    }
+
+    /// By how many milliseconds AWS's clock is ahead.
+    pub fn clock_skew(&self, ahead: i64) {
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of a skew are far below 2^52")]
+        self.clock_skew.record(ahead as f64 / 1000.0, &[]);
     }
 
     pub fn probe(&self, probe: Probe, outcome: ProbeOutcome) {

@@ -196,7 +196,7 @@ async fn credentials_come_sealed_and_work_and_end_with_the_grant() {
     );
     let who = world.emulator.caller_identity(REGION, credentials).await.unwrap();
     assert_eq!(who.account, CUSTOMER);
-    assert!(who.arn.contains("/nightly-costs.cost-read."), "{}", who.arn);
+    assert!(who.arn.contains("/rolebridge.cost-read."), "{}", who.arn);
 
     // Attack 29: neither the session nor its parts are in the log, which here holds everything down to debug.
     let log = world.broker.log_text();

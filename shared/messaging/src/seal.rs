@@ -1,12 +1,25 @@
 //! Sealed boxes between two X25519 keys (nkeys `xkv1`, Curve25519 with XSalsa20-Poly1305).
 //!
 //! A box is authentic: it opens only with the public key of whoever sealed it, which is why a requester pins the broker's.
+//!
+//! The key that two parties share follows from their keys alone, and making it (Diffie-Hellman) is nearly all of the work. So it is kept for whoever was
+//! sealed to lately; each box has a nonce of its own all the same.
 
-use std::{fmt, io, path::Path};
+use std::{fmt, io, path::Path, sync::Arc};
 
 use contracts::{ParseSecretError, SealedBox, SealingKey};
+use crypto_box::{
+    PublicKey, SalsaBox, SecretKey,
+    aead::{Aead as _, AeadCore as _, OsRng},
+};
+use moka::sync::Cache;
 use nkeys::XKey;
 use zeroize::Zeroizing;
+
+/// What a box of nkeys begins with; nonce and box follow.
+const VERSION: &[u8] = b"xkv1";
+/// Shared keys kept; the least used give way, and are wiped.
+const MOST_SHARED: u64 = 10_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
@@ -41,7 +54,10 @@ impl From<ParseSecretError> for SealError {
 /// A private X25519 key.
 pub struct SealSeed {
     key: XKey,
+    /// The same key, for the library underneath.
+    secret: SecretKey,
     public: SealingKey,
+    shared: Cache<SealingKey, Arc<SalsaBox>>,
 }
 
 impl fmt::Debug for SealSeed {
@@ -76,7 +92,10 @@ impl SealSeed {
 
     fn from_key(key: XKey) -> Result<Self, SealError> {
         let public = SealingKey::parse(&key.public_key())?;
-        Ok(Self { key, public })
+        let seed = Zeroizing::new(key.seed().map_err(|_| SealError::Key)?);
+        let (_, bytes) = nkeys::decode_seed(&seed).map_err(|_| SealError::Key)?;
+        let secret = SecretKey::from_bytes(*Zeroizing::new(bytes));
+        Ok(Self { key, secret, public, shared: Cache::new(MOST_SHARED) })
     }
 
     /// Writes the seed to a new file that only its owner may read.
@@ -105,8 +124,23 @@ impl SealSeed {
     /// # Errors
     /// When `to` is malformed.
     pub fn seal(&self, to: &SealingKey, plain: &[u8]) -> Result<SealedBox, SealError> {
-        let recipient = XKey::from_public_key(to.as_str()).map_err(|_| SealError::Key)?;
-        self.key.seal(plain, &recipient).map(|bytes| SealedBox::from_bytes(&bytes)).map_err(|_| SealError::Seal)
+        let shared = self.shared_with(to)?;
+        let nonce = SalsaBox::generate_nonce(&mut OsRng);
+        let sealed = shared.encrypt(&nonce, plain).map_err(|_| SealError::Seal)?;
+        Ok(SealedBox::from_bytes(&[VERSION, nonce.as_slice(), &sealed].concat()))
+    }
+
+    /// The key that we share with the owner of `to`: made once for each that is sealed to often.
+    fn shared_with(&self, to: &SealingKey) -> Result<Arc<SalsaBox>, SealError> {
+        if let Some(shared) = self.shared.get(to) {
+            return Ok(shared);
+        }
+        // Checks prefix and checksum.
+        XKey::from_public_key(to.as_str()).map_err(|_| SealError::Key)?;
+        let (_, bytes) = nkeys::from_public_key(to.as_str()).map_err(|_| SealError::Key)?;
+        let shared = Arc::new(SalsaBox::new(&PublicKey::from(bytes), &self.secret));
+        self.shared.insert(to.clone(), shared.clone());
+        Ok(shared)
     }
 
     /// Opens a box that the owner of `from` sealed for us.
@@ -134,5 +168,27 @@ mod tests {
         assert!(matches!(job.open(other.public(), &sealed), Err(SealError::Open)));
         let seed = broker.key.seed().unwrap();
         assert!(seed.starts_with("SX") && !format!("{broker:?}").contains(&seed));
+    }
+
+    #[test]
+    fn boxes_are_those_of_nkeys_also_out_of_the_cache_and_no_two_are_alike() {
+        let (broker, job) = (SealSeed::generate().unwrap(), SealSeed::generate().unwrap());
+        let boxes: Vec<_> = (0..3).map(|_| broker.seal(job.public(), b"canary").unwrap().to_bytes().unwrap()).collect();
+        for sealed in &boxes {
+            assert_eq!(job.key.open(sealed, &broker.key).unwrap(), b"canary");
+        }
+        assert!(boxes[0] != boxes[1] && boxes[1] != boxes[2]);
+        // With the same nonce they are the same, byte for byte.
+        let nonce = crypto_box::Nonce::from_slice(&boxes[0][4..28]);
+        assert_eq!(broker.key.seal_with_nonce(b"canary", &job.key, *nonce).unwrap(), boxes[0]);
+    }
+
+    #[test]
+    fn a_key_whose_checksum_is_wrong_is_refused() {
+        let (broker, job) = (SealSeed::generate().unwrap(), SealSeed::generate().unwrap());
+        let mut text = job.public().as_str().to_owned();
+        let last = if text.ends_with('A') { "B" } else { "A" };
+        text.replace_range(55.., last);
+        assert!(matches!(broker.seal(&SealingKey::parse(&text).unwrap(), b"canary"), Err(SealError::Key)));
     }
 }

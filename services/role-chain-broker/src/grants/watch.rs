@@ -1,33 +1,21 @@
 //! Fills the book from the stream of grants.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
 
 use contracts::{
     CloudEvent, ConnectionId, EnvelopeError, Message as _, Stream, Subject, TenantId, connection::Grant,
     subject::captures,
 };
-use futures::StreamExt as _;
 use messaging::{
     Bus,
-    async_nats::jetstream::{
-        consumer::{DeliverPolicy, pull::OrderedConfig},
-        stream::{LastRawMessageErrorKind, Stream as Kept},
-    },
+    async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream as Kept},
 };
 use runtime::Part;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Book, Change, Withdrawal};
-
-/// Between two tries to get the stream back.
-const PAUSE: Duration = Duration::from_secs(1);
+use crate::follow::{Current, Followed};
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -48,8 +36,8 @@ pub struct GrantError(#[source] Source);
 pub struct Grants {
     book: Arc<Book>,
     stream: Kept,
-    /// Whether the book follows the stream at this moment.
-    live: Arc<AtomicBool>,
+    /// Whether the book is what the stream says.
+    current: Current,
     withdrawn: mpsc::UnboundedSender<Withdrawal>,
 }
 
@@ -62,7 +50,7 @@ impl Grants {
         let stream =
             bus.jetstream().get_stream(Stream::Grants.name()).await.map_err(|error| WatchError(error.into()))?;
         let (withdrawn, told) = mpsc::unbounded_channel();
-        let grants = Self { book: Arc::default(), stream, live: Arc::default(), withdrawn };
+        let grants = Self { book: Arc::default(), stream, current: Current::default(), withdrawn };
         Ok((grants, told))
     }
 
@@ -71,13 +59,13 @@ impl Grants {
         &self.book
     }
 
-    /// The last word on a connection. Where the book does not have it, or is not following, the stream itself is asked.
+    /// The last word on a connection. Where the book does not have it, or may not be current, the stream itself is asked.
     ///
     /// # Errors
     /// When the stream had to be asked and did not answer.
     pub async fn last(&self, tenant: TenantId, connection: ConnectionId) -> Result<Option<Arc<Grant>>, GrantError> {
         let known = self.book.get(tenant, connection);
-        if known.is_some() && self.live.load(Ordering::Acquire) {
+        if known.is_some() && self.current.holds() {
             return Ok(known);
         }
         let subject = Subject::fill(Grant::SUBJECT, &[tenant.into(), connection.into()]);
@@ -91,60 +79,20 @@ impl Grants {
         }
     }
 
-    /// Follows the stream until shutdown. A broken stream is opened again; meanwhile [`Grants::last`] asks for each grant.
+    /// Follows the stream until shutdown. When what was read may not be current, [`Grants::last`] asks for each grant.
     ///
     /// # Errors
     /// Never: it waits for as long as it takes.
     pub async fn follow(self, part: Part, shutdown: CancellationToken) -> Result<(), WatchError> {
-        loop {
-            let broken = tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                broken = self.read(&part) => broken,
-            };
-            self.live.store(false, Ordering::Release);
-            part.not_ready("the stream of grants is being opened again");
-            tracing::warn!(error = %broken, "the stream of grants broke off, it is opened again");
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                () = tokio::time::sleep(PAUSE) => {}
-            }
-        }
-    }
-
-    /// Reads the last grant of every connection, and then each new one. Ends only by breaking.
-    async fn read(&self, part: &Part) -> Source {
-        // The server wants a filter with "last per subject", even one that lets everything through.
-        let filter_subject = Stream::Grants.subjects().to_owned();
-        let config =
-            OrderedConfig { deliver_policy: DeliverPolicy::LastPerSubject, filter_subject, ..OrderedConfig::default() };
-        let consumer = match self.stream.create_consumer(config).await {
-            Ok(consumer) => consumer,
-            Err(error) => return error.into(),
+        let followed = Followed {
+            what: "grants",
+            stream: self.stream.clone(),
+            filter: Stream::Grants.subjects().to_owned(),
+            current: self.current.clone(),
         };
-        if consumer.cached_info().num_pending == 0 {
-            self.loaded(part);
-        }
-        let mut messages = match consumer.messages().await {
-            Ok(messages) => messages,
-            Err(error) => return error.into(),
-        };
-        while let Some(message) = messages.next().await {
-            let message = match message {
-                Ok(message) => message,
-                Err(error) => return error.into(),
-            };
-            // Said where it was found; the other connections go on.
-            let _ = self.accept(&message.subject, &message.payload);
-            if message.info().is_ok_and(|info| info.pending == 0) {
-                self.loaded(part);
-            }
-        }
-        "the server closed the consumer".into()
-    }
-
-    fn loaded(&self, part: &Part) {
-        self.live.store(true, Ordering::Release);
-        part.ready();
+        // Said where it was found; the other connections go on.
+        followed.follow(|message| drop(self.accept(&message.subject, &message.payload)), &part, &shutdown).await;
+        Ok(())
     }
 
     /// # Errors

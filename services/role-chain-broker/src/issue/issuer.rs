@@ -18,16 +18,17 @@ use zeroize::Zeroizing;
 
 use super::{
     check::{self, Wish},
-    sessions::{Issued, SessionKey, Sessions},
+    sessions::{Cause, Issued, NoSession, SessionKey, Sessions, THROTTLED},
     used::UsedConnections,
 };
 use crate::{
     chain::{Chain, ChainError, Hop, SecondHop},
     grants::{GrantSource, Withdrawal},
-    journal::{Given, Journal, JournalError, Refused},
+    journal::{Given, Journal, Refused},
     metrics::Metrics,
     principal::{PrincipalError, is_stranger},
     purpose,
+    sts::SessionDuration,
 };
 
 /// Issues credentials.
@@ -43,13 +44,16 @@ pub struct Issuer {
     pub metrics: Metrics,
 }
 
-/// Why there is no session to give out.
-#[derive(Debug, thiserror::Error)]
-enum NoSession {
-    #[error(transparent)]
-    Chain(ChainError),
-    #[error("the session could not be written down")]
-    Journal(#[source] JournalError),
+/// A refusal, and whether it is one of before that was remembered.
+struct Told {
+    reply: ErrorReply,
+    again: bool,
+}
+
+impl From<ErrorReply> for Told {
+    fn from(reply: ErrorReply) -> Self {
+        Self { reply, again: false }
+    }
 }
 
 /// Announces the endpoint.
@@ -68,7 +72,8 @@ pub async fn serve(bus: &Bus, issuer: Arc<Issuer>) -> Result<EndpointServer, Bus
                 match check::purpose(&purpose) {
                     Ok(purpose) => issuer.issue(purpose, tenant, connection, user.as_deref(), call.request).await,
                     Err(refusal) => {
-                        Err(issuer.refused(None, tenant, connection, user.as_deref(), &call.request, refusal).await)
+                        let told = refusal.into();
+                        Err(issuer.refused(None, tenant, connection, user.as_deref(), &call.request, told).await)
                     }
                 }
             }
@@ -89,8 +94,8 @@ impl Issuer {
     ) -> Result<IssuedCredentials, ErrorReply> {
         let began = Instant::now();
         let result = match self.try_issue(purpose, tenant, connection, user, &request).await {
-            Err(refusal) => Err(self.refused(Some(purpose), tenant, connection, user, &request, refusal).await),
-            issued => issued,
+            Err(told) => Err(self.refused(Some(purpose), tenant, connection, user, &request, told).await),
+            Ok(issued) => Ok(issued),
         };
         let label = result.as_ref().map_or_else(|refusal| refusal.code.as_str(), |_| "issued");
         self.metrics.issue(began.elapsed(), label);
@@ -108,12 +113,15 @@ impl Issuer {
         connection: ConnectionId,
         user: Option<&str>,
         request: &IssueRequest,
-        refusal: ErrorReply,
+        told: Told,
     ) -> ErrorReply {
+        let refusal = told.reply;
         let requester = check::is_requester(&request.requester).then(|| request.requester.as_str().into());
         let (user, reason, code) = (user.map(Cow::from), refusal.message.as_str().into(), refusal.code);
         let refused = Refused { tenant, connection, purpose, requester, user, code, reason };
-        self.journal.denied(refused).await.err().map_or(refusal, ErrorReply::from)
+        let written =
+            if told.again { self.journal.denied_from_cache(refused) } else { self.journal.denied(refused).await };
+        written.err().map_or(refusal, ErrorReply::from)
     }
 
     async fn try_issue(
@@ -123,7 +131,7 @@ impl Issuer {
         connection: ConnectionId,
         user: Option<&str>,
         request: &IssueRequest,
-    ) -> Result<IssuedCredentials, ErrorReply> {
+    ) -> Result<IssuedCredentials, Told> {
         if is_stranger(tenant) {
             // It is no tenant, whatever a grant may say.
             check::may_issue(connection, purpose, None::<Arc<Grant>>)?;
@@ -131,16 +139,24 @@ impl Issuer {
         let wish = check::wish(request, purpose)?;
         let grant = check::may_issue(connection, purpose, self.grant(tenant, connection).await?)?;
         let key = SessionKey::of(&grant, purpose, wish.duration);
-        let (issued, cached) = self.good_session(&key, &grant, purpose, &wish, user).await?;
-        self.metrics.cache(cached);
+        let got = self.good_session(&key, &grant, purpose, &wish, user).await;
+        // First: a session that was withdrawn while it was made is refused for what the grant says now.
         self.still_granted(&grant, &key, purpose, &wish).await?;
+        let (issued, cached) = got?;
+        self.metrics.cache(cached);
         let reply = self.sealed(purpose, &grant, &issued, request)?;
         if cached {
-            self.journal.answered_from_cache(given(&grant, purpose, &wish, user, &issued))?;
+            let given = given(&grant, purpose, &wish.requester, user, &issued);
+            self.journal.answered_from_cache(given).map_err(ErrorReply::from)?;
         }
         self.used.note(tenant, connection);
         let (requester, session) = (&wish.requester, &issued.session_name);
-        tracing::info!(%tenant, %connection, %purpose, requester, session, cached, "credentials were issued");
+        if cached {
+            // Thousands a second.
+            tracing::debug!(%tenant, %connection, %purpose, requester, session, cached, "credentials were issued");
+        } else {
+            tracing::info!(%tenant, %connection, %purpose, requester, session, cached, "credentials were issued");
+        }
         Ok(reply)
     }
 
@@ -157,84 +173,73 @@ impl Issuer {
     async fn good_session(
         &self,
         key: &SessionKey,
-        grant: &Grant,
+        grant: &Arc<Grant>,
         purpose: Purpose,
         wish: &Wish,
         user: Option<&str>,
-    ) -> Result<(Arc<Issued>, bool), ErrorReply> {
-        let got = self.session(key, grant, purpose, wish, user).await?;
-        if !self.is_denied(grant, &got.0).await? {
-            return Ok(got);
+    ) -> Result<(Arc<Issued>, bool), Told> {
+        for _ in 0..2 {
+            let (issued, cached) = self.session(key, grant, purpose, wish, user).await?;
+            if !self.is_denied(grant, &issued, cached).await? {
+                return Ok((issued, cached));
+            }
+            self.sessions.withdraw(&Withdrawal::all(grant));
         }
-        self.sessions.withdraw(&Withdrawal::all(grant)).await;
-        let again = self.session(key, grant, purpose, wish, user).await?;
-        if !self.is_denied(grant, &again.0).await? {
-            return Ok(again);
-        }
-        self.sessions.withdraw(&Withdrawal::all(grant)).await;
         let message = "the tenant's sessions were just revoked: try again";
-        Err(ErrorReply::new(ErrorCode::Unavailable, message).retry_after(2_000))
+        Err(ErrorReply::new(ErrorCode::Unavailable, message).retry_after(2_000).into())
     }
 
-    async fn is_denied(&self, grant: &Grant, issued: &Issued) -> Result<bool, ErrorReply> {
-        let denied = self.chain.denied(grant.tenant).await.map_err(|error| refusal(grant.connection, &error))?;
+    async fn is_denied(&self, grant: &Grant, issued: &Issued, cached: bool) -> Result<bool, ErrorReply> {
+        let denied =
+            if cached { self.chain.denied_as_known(grant.tenant).await } else { self.chain.denied(grant.tenant).await };
+        let denied = denied.map_err(|error| refusal(grant.connection, &error))?;
         Ok(denied.is_some_and(|denied| issued.session.issued_at < denied))
     }
 
     async fn session(
         &self,
         key: &SessionKey,
-        grant: &Grant,
+        grant: &Arc<Grant>,
         purpose: Purpose,
         wish: &Wish,
         user: Option<&str>,
-    ) -> Result<(Arc<Issued>, bool), ErrorReply> {
-        let make = async {
-            let partition = grant.role_arn.partition();
-            let ids = self.grants.external_ids(grant.tenant);
-            let first_hop_policy = purpose::first_hop_policy(partition, &ids, &grant.external_id);
-            let session_name = check::session_name(purpose);
-            let hop = SecondHop {
-                role: &grant.role_arn,
-                external_id: &grant.external_id,
-                session_policy: &purpose::session_policy(purpose, &grant.region),
+    ) -> Result<(Arc<Issued>, bool), Told> {
+        let make = |cause: Cause| {
+            let wanted = Wanted {
+                chain: self.chain.clone(),
+                grants: self.grants.clone(),
+                journal: self.journal.clone(),
+                grant: grant.clone(),
+                purpose,
                 duration: wish.duration,
-                session_name: &session_name,
-                region: &grant.region,
+                requester: wish.requester.clone(),
+                user: user.map(ToOwned::to_owned),
             };
-            let made = self.chain.issue(grant.tenant, first_hop_policy.into(), &hop).await;
-            // Said once, and not by each of those who wait for it.
-            let made =
-                made.map(|session| Issued { session, session_name: session_name.clone() }).inspect_err(|error| {
-                    let (tenant, connection) = (grant.tenant, grant.connection);
-                    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-                    tracing::warn!(%tenant, %connection, cause, "no session: {error}");
-                });
-            let issued = made.map_err(NoSession::Chain)?;
-            // Here and not where it is given out: nobody has it before it is written down, and whoever finds its name in CloudTrail finds it in the audit.
-            self.journal.issued(given(grant, purpose, wish, user, &issued), 1).await.map_err(NoSession::Journal)?;
-            Ok(issued)
+            wanted.begin(cause)
         };
-        let got = self.sessions.get(key.clone(), wish.min_remaining, make).await;
-        got.map_err(|error| match &*error {
-            NoSession::Chain(error) => refusal(grant.connection, error),
-            NoSession::Journal(error) => error.into(),
+        let got = self.sessions.get(key.clone(), grant.revision, wish.min_remaining, make).await;
+        got.map_err(|error| {
+            let again = matches!(error, NoSession::Chain { remembered: Some(_), .. });
+            Told { reply: no_session(grant.connection, &error), again }
         })
     }
 
     /// The grant may have been withdrawn while STS was asked: then what came too late for the eviction is dropped here.
     async fn still_granted(
         &self,
-        grant: &Grant,
+        grant: &Arc<Grant>,
         key: &SessionKey,
         purpose: Purpose,
         wish: &Wish,
     ) -> Result<(), ErrorReply> {
-        let now = check::may_issue(grant.connection, purpose, self.grant(grant.tenant, grant.connection).await?);
-        match now {
+        let now = self.grant(grant.tenant, grant.connection).await?;
+        if now.as_ref().is_some_and(|now| Arc::ptr_eq(now, grant)) {
+            return Ok(());
+        }
+        match check::may_issue(grant.connection, purpose, now) {
             Ok(now) if SessionKey::of(&now, purpose, wish.duration) == *key => Ok(()),
             changed => {
-                self.sessions.withdraw(&Withdrawal::all(grant)).await;
+                self.sessions.withdraw(&Withdrawal::all(grant));
                 changed?;
                 let message = format!("the connection {} was just changed: try again", grant.connection);
                 Err(ErrorReply::new(ErrorCode::Unavailable, message).retry_after(100))
@@ -287,7 +292,7 @@ impl Issuer {
 fn given<'a>(
     grant: &'a Grant,
     purpose: Purpose,
-    wish: &'a Wish,
+    requester: &'a str,
     user: Option<&'a str>,
     issued: &'a Issued,
 ) -> Given<'a> {
@@ -296,10 +301,81 @@ fn given<'a>(
         connection: grant.connection,
         purpose,
         account: Cow::Borrowed(&grant.account),
-        requester: wish.requester.as_str().into(),
+        requester: requester.into(),
         user: user.map(Cow::from),
         session_name: issued.session_name.as_str().into(),
         expires_at: issued.session.expires_at,
+    }
+}
+
+/// A session to begin, by a task of its own: whoever asked may go away.
+struct Wanted {
+    chain: Arc<Chain>,
+    grants: Arc<dyn GrantSource>,
+    journal: Journal,
+    grant: Arc<Grant>,
+    purpose: Purpose,
+    duration: SessionDuration,
+    requester: String,
+    user: Option<String>,
+}
+
+impl Wanted {
+    async fn begin(self, cause: Cause) -> Result<Issued, NoSession> {
+        let (grant, purpose) = (&*self.grant, self.purpose);
+        let ids = self.grants.external_ids(grant.tenant);
+        let first_hop_policy = purpose::first_hop_policy(grant.role_arn.partition(), &ids, &grant.external_id);
+        let session_name = check::session_name(purpose);
+        let hop = SecondHop {
+            role: &grant.role_arn,
+            external_id: &grant.external_id,
+            session_policy: &purpose::session_policy(purpose, &grant.region),
+            duration: self.duration,
+            session_name: &session_name,
+            region: &grant.region,
+        };
+        let made = self.chain.issue(grant.tenant, first_hop_policy.into(), &hop).await;
+        // Said once, and not by each of those who wait for it.
+        let made = made.inspect_err(|error| {
+            let (tenant, connection) = (grant.tenant, grant.connection);
+            let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(%tenant, %connection, cause, "no session: {error}");
+        });
+        let issued = Issued::new(made?, session_name);
+        // Here and not where it is given out: nobody has it before it is written down, and whoever finds its name in CloudTrail finds it in the audit.
+        let given = given(grant, purpose, &self.requester, self.user.as_deref(), &issued);
+        let answers = match cause {
+            Cause::Request => 1,
+            Cause::Age => 0,
+        };
+        self.journal.issued(given, answers).await.map_err(|error| NoSession::Journal(Arc::new(error)))?;
+        Ok(issued)
+    }
+}
+
+/// What a requester is told when there is no session for him.
+fn no_session(connection: ConnectionId, error: &NoSession) -> ErrorReply {
+    let again = |code, message: &str, wait| ErrorReply::new(code, message).retry_after(wait);
+    match error {
+        NoSession::Chain { error, remembered } => {
+            let mut reply = refusal(connection, error);
+            if let (Some(wait), Some(longer)) = (&mut reply.retry_after_ms, remembered) {
+                *wait = u64::try_from(longer.as_millis()).unwrap_or(u64::MAX).max(1);
+            }
+            reply
+        }
+        NoSession::Journal(error) => ErrorReply::from(&**error),
+        NoSession::Withdrawn => {
+            again(ErrorCode::Unavailable, "the session was withdrawn while it was made: try again", 100)
+        }
+        NoSession::TooShort => again(
+            ErrorCode::Unavailable,
+            "the session that AWS gave ends sooner than min_remaining_s allows: try again, or ask for less",
+            1_000,
+        ),
+        NoSession::Lost => {
+            ErrorReply::new(ErrorCode::Internal, "a fault of ours: role-chain-broker's log says more; please report it")
+        }
     }
 }
 
@@ -333,7 +409,7 @@ fn sts_refusal(connection: ConnectionId, hop: Hop, failure: &Failure) -> ErrorRe
     };
     match (failure.kind, hop) {
         (FailureKind::Indeterminate(Unclear::Throttled), _) => {
-            later(ErrorCode::Throttled, "AWS STS is asked too much at the moment: try again", Duration::from_secs(2))
+            later(ErrorCode::Throttled, "AWS STS is asked too much at the moment: try again", THROTTLED)
         }
         (FailureKind::Indeterminate(_), _) => {
             later(ErrorCode::Unavailable, "AWS STS gave no clear answer: try again", Duration::from_secs(1))

@@ -4,8 +4,9 @@ use contracts::{AccountId, Timestamp, connection::ConnectionState};
 use super::*;
 use crate::{
     chain::tests::{Fixture, fixture},
+    denials::Denials,
     grants::Book,
-    principal::fake::ready_bench,
+    principal::fake::{Cut, ready_bench},
     sts::fake::{FakeSts, Trust, throttled},
 };
 
@@ -130,6 +131,28 @@ async fn attack_31_a_session_of_before_a_revocation_is_not_handed_out_though_no_
 }
 
 #[tokio::test]
+async fn attack_31_a_denial_that_is_known_from_memory_ends_what_is_cached() {
+    let mut bench = bench(FakeSts::default()).await;
+    let (behind, principals, _) = ready_bench(bench.grant.tenant).await;
+    let (sts, denials) = (bench.fixture.sts.clone(), Denials::default());
+    let chain = Chain::new(principals, sts.clone(), sts.clone()).remembering(denials.clone());
+    bench.issuer.chain = Arc::new(chain);
+    let made = || sts.calls().iter().filter(|call| call.external_id.is_some()).count();
+    bench.issue_as("job", None).await.unwrap();
+    denials.pretend(bench.grant.tenant, None);
+    // Whatever the bucket says meanwhile: what is in memory is current, and it is not asked.
+    behind.knife.set(Some(Cut::DeadBefore(0)));
+    bench.issue_as("job", None).await.unwrap();
+    assert_eq!(made(), 1);
+    behind.knife.set(None);
+    let denied = Timestamp::now();
+    behind.revoker.deny(bench.grant.tenant, denied).await.unwrap();
+    denials.pretend(bench.grant.tenant, Some(denied));
+    bench.issue_as("job", None).await.unwrap();
+    assert_eq!(made(), 2, "the one of before is dropped");
+}
+
+#[tokio::test]
 async fn a_grant_withdrawn_while_sts_is_asked_gives_nothing() {
     let bench = bench(FakeSts { delay: Duration::from_millis(50), ..FakeSts::default() }).await;
     let (issued, ()) = tokio::join!(bench.issue_as("job", None), async {
@@ -193,7 +216,14 @@ async fn what_sts_says_becomes_what_to_do() {
         let refused = bench.issue_as("job", None).await.unwrap_err();
         assert_eq!((refused.code, refused.retry_after_ms.is_some()), (code, again));
         assert_eq!(bench.fixture.sts.calls().len(), tries, "what is clear is not asked again");
-        // Nothing of a failure is kept.
+        if code == ErrorCode::Throttled {
+            let calls = bench.fixture.sts.calls().len();
+            let again = bench.issue_as("job", None).await.unwrap_err();
+            assert!(again.code == code && again.retry_after_ms <= refused.retry_after_ms);
+            assert_eq!(bench.fixture.sts.calls().len(), calls, "whoever does not wait costs nothing");
+            bench.now(|_| ());
+        }
+        // Nothing else of a failure is kept.
         assert!(bench.issue_as("job", None).await.is_ok());
     }
     let bench = bench(FakeSts::default()).await;

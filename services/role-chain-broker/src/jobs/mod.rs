@@ -17,7 +17,7 @@ use contracts::{
 use messaging::{ACK_WAIT, Backoff, Bus, ConsumerSpec, Disposition, Router};
 use tokio_util::sync::CancellationToken;
 
-use crate::{look::Looker, principal::Revoker, probe::Prober};
+use crate::{look::Looker, principal::Revoker, probe::Prober, sts::AwsClock};
 
 /// What handlers of jobs need. Cheap to clone.
 #[derive(Clone)]
@@ -26,6 +26,7 @@ pub struct Jobs {
     pub prober: Arc<Prober>,
     pub looker: Looker,
     pub revoker: Arc<Revoker>,
+    pub clock: AwsClock,
     /// How long a role that refuses us may just not have settled.
     pub settle: Duration,
     pub shutdown: CancellationToken,

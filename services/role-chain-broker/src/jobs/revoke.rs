@@ -9,7 +9,10 @@ use contracts::{
 use messaging::Disposition;
 
 use super::Jobs;
-use crate::principal::{MakeError, whole};
+use crate::{
+    follow::COUNTS,
+    principal::{MakeError, whole},
+};
 
 /// Of the tries that fail, the first is reported, and then each of so many: a try comes every few seconds.
 const REPORTED: i64 = 20;
@@ -23,8 +26,11 @@ impl Jobs {
     /// Cancel: finished, or begun anew by whoever takes it. Failure: reported as waiting, and tried again.
     pub(super) async fn deny_sessions(&self, job: DenySessions, attempt: i64) -> Disposition {
         let (tenant, connection) = (job.tenant, job.connection);
-        match self.revoker.deny(tenant, job.before).await {
+        // The policy is held against AWS's clock, and the registry's may be behind it.
+        match self.revoker.deny(tenant, self.clock.at_least(job.before)).await {
             Ok(before) => {
+                // Reported when no instance hands out a session of before any more, not even one that reads nothing new.
+                tokio::time::sleep(COUNTS).await;
                 tracing::info!(%tenant, %before, "what the tenant's role began before is denied");
                 self.done(
                     job.job,

@@ -85,6 +85,18 @@ pub struct Principal {
     pub keys: Keys,
 }
 
+/// What a record as it is stored says of the tenant's sessions: the instant before which they are denied.
+///
+/// # Errors
+/// When it cannot be read, or the principal was removed.
+pub fn denied_in(stored: &[u8]) -> Result<Option<Timestamp>, PrincipalError> {
+    denied_of(&record::Record::decode(stored).map_err(PrincipalError::Record)?)
+}
+
+fn denied_of(record: &record::Record) -> Result<Option<Timestamp>, PrincipalError> {
+    if record.is_closed() { Err(PrincipalError::Removed) } else { Ok(record.denied_before) }
+}
+
 /// Reads principals. Cheap to clone.
 #[derive(Clone)]
 pub struct Principals {
@@ -142,11 +154,7 @@ impl Principals {
     /// # Errors
     /// When the bucket cannot be read, or the principal was removed.
     pub async fn denied_before(&self, tenant: TenantId) -> Result<Option<Timestamp>, PrincipalError> {
-        match self.store.get(tenant).await.map_err(PrincipalError::Store)? {
-            Some((record, _)) if matches!(record.state, State::Removing | State::Removed) => {
-                Err(PrincipalError::Removed)
-            }
-            stored => Ok(stored.and_then(|(record, _)| record.denied_before)),
-        }
+        let stored = self.store.get(tenant).await.map_err(PrincipalError::Store)?;
+        stored.map_or(Ok(None), |(record, _)| denied_of(&record))
     }
 }

@@ -3,6 +3,7 @@
 //! What must not live here: which role, which external ID, what an answer means. Credentials are wiped when dropped and never printed.
 
 pub mod budget;
+mod clock;
 #[cfg(test)]
 pub mod fake;
 mod real;
@@ -15,6 +16,7 @@ use aws_credential_types::Credentials;
 use contracts::{AccountId, ExternalId, Region, RoleArn, Timestamp};
 use secrecy::{ExposeSecret as _, SecretString};
 
+pub use clock::AwsClock;
 pub use real::RealSts;
 
 /// Shortest and longest session that a chained role gives, in seconds. AWS ends role chaining at one hour whatever the role's own maximum is

@@ -12,7 +12,7 @@ use aws_sdk_sts::{
 use contracts::{AccountId, Region, Timestamp};
 use time::OffsetDateTime;
 
-use super::{Answer, AssumeRole, Keys, Session, SessionDuration, Sts};
+use super::{Answer, AssumeRole, AwsClock, Keys, Session, SessionDuration, Sts, clock::ReadDate};
 use crate::metrics::Metrics;
 
 /// STS at the endpoint of the region that is asked for, or where `AWS_ENDPOINT_URL[_STS]` says.
@@ -21,12 +21,13 @@ pub struct RealSts {
     sdk: SdkConfig,
     patience: Patience,
     metrics: Metrics,
+    clock: AwsClock,
 }
 
 impl RealSts {
     #[must_use]
-    pub fn new(sdk: SdkConfig, patience: Patience, metrics: Metrics) -> Self {
-        Self { sdk, patience, metrics }
+    pub fn new(sdk: SdkConfig, patience: Patience, metrics: Metrics, clock: AwsClock) -> Self {
+        Self { sdk, patience, metrics, clock }
     }
 
     /// A client that has never seen other keys and never will.
@@ -35,6 +36,7 @@ impl RealSts {
             .credentials_provider(keys.for_sdk())
             // The shared cache would keep the keys of every client that ever was.
             .identity_cache(IdentityCache::no_cache())
+            .interceptor(ReadDate { clock: self.clock.clone(), metrics: self.metrics.clone() })
             .timeout_config(self.patience.timeouts())
             .retry_config(self.patience.retries());
         let config = match region {
@@ -132,7 +134,12 @@ mod tests {
                 aws_credential_types::Credentials::new("AKIABROKER", "own", None, None, "test"),
             ))
             .build();
-        let sts = RealSts::new(sdk, Patience::ONE_TRY, Metrics::new(&opentelemetry::global::meter("test")));
+        let sts = RealSts::new(
+            sdk,
+            Patience::ONE_TRY,
+            Metrics::new(&opentelemetry::global::meter("test")),
+            AwsClock::default(),
+        );
         let role = RoleArn::parse("arn:aws:iam::222222222222:role/rolebridge/rolebridge-stack").unwrap();
         let call = AssumeRole {
             role: &role,
@@ -158,5 +165,27 @@ mod tests {
             assert!(request.headers["authorization"].to_str().unwrap().contains(&format!("Credential={name}/")));
             assert_eq!(request.headers["x-amz-security-token"].to_str().unwrap(), format!("token-of-{name}"));
         }
+    }
+
+    /// With a clock that is far off AWS refuses every signature, and its refusals are all that tells the time.
+    #[tokio::test]
+    async fn a_clock_that_is_minutes_off_is_seen_in_refusals() {
+        let server = MockServer::start().await;
+        let there = aws_smithy_types::DateTime::from_secs(time::OffsetDateTime::now_utc().unix_timestamp() + 600);
+        let date = there.fmt(aws_smithy_types::date_time::Format::HttpDate).unwrap();
+        let refused = "<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code></Error></ErrorResponse>";
+        let answer = ResponseTemplate::new(403).insert_header("date", date.as_str()).set_body_string(refused);
+        Mock::given(any()).respond_with(answer).mount(&server).await;
+        let sdk = SdkConfig::builder()
+            .behavior_version(aws_sdk_sts::config::BehaviorVersion::latest())
+            .endpoint_url(server.uri())
+            .region(aws_sdk_sts::config::Region::new("eu-central-1"))
+            .build();
+        let (clock, metrics) = (AwsClock::default(), Metrics::new(&opentelemetry::global::meter("test")));
+        let sts = RealSts::new(sdk, Patience::ONE_TRY, metrics, clock.clone());
+        let keys = Keys { access_key_id: "AKIA".into(), secret_access_key: "s".into(), session_token: None };
+        sts.caller_account(&keys, None).await.unwrap_err();
+        let left = clock.left(Timestamp::now().plus(Duration::from_secs(900))).as_secs();
+        assert!((200..=302).contains(&left), "{left}");
     }
 }
