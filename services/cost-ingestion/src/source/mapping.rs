@@ -13,7 +13,7 @@ use super::batch::{Batch, Layout};
 use super::eval::Evaluator;
 use super::expression::{self, Expr};
 use super::value::{Many, Maps, Text};
-use super::{SourceError, tables};
+use super::{SourceError, parse, tables};
 use crate::focus::{self, Column, Kind};
 use arrow_array::RecordBatch;
 use sha2::{Digest as _, Sha256};
@@ -110,7 +110,7 @@ impl Mapping {
                 _ => {
                     let definition = if head == "let" { rest } else { statement.as_str() };
                     let (name, expr) = definition.split_once('=').ok_or_else(|| wrong("= is expected".to_owned()))?;
-                    let (name, expr) = (name.trim().to_owned(), expression::parse(expr, &named).map_err(wrong)?);
+                    let (name, expr) = (name.trim().to_owned(), parse::parse(expr, &named).map_err(wrong)?);
                     let known = if head == "let" {
                         let number = named.len();
                         named.insert(name.clone(), (number, Arc::new(expr))).is_some()

@@ -6,14 +6,17 @@
 //! | where | what |
 //! |---|---|
 //! | `mapping` | the form of a mapping file; rows in, the table's columns out |
-//! | `expression`, `eval` | the language and its evaluation, over distinct values rather than rows |
+//! | `expression`, `parse`, `eval` | the language, its text, and its evaluation, over distinct values rather than rows |
+//! | `compute` | decimals and instants |
 //! | `value`, `batch` | columns in memory; the typed reading of source columns |
 //! | `tables` | names that mappings look up |
 
 mod batch;
+mod compute;
 mod eval;
 mod expression;
 mod mapping;
+mod parse;
 mod tables;
 #[cfg(test)]
 mod tests;
