@@ -2,18 +2,24 @@
 //!
 //! It also hears what AWS tells: the search for secrets learns from it which there are.
 //!
-//! Requests are handed on byte for byte (the Host header is signed), one a connection. Only `AssumeRole` is spoiled, so that services still start.
+//! Requests are handed on byte for byte (the Host header is signed), one a connection. Only `AssumeRole` is spoiled by the plan, so that services still start;
+//! an outage is all of STS, from when it begins until it ends.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use anyhow::{Context as _, Result};
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::watch,
 };
 
 /// What may become of a request.
@@ -33,6 +39,15 @@ impl Fault {
     pub const ALL: [Self; 5] = [Self::Throttled, Self::ServerError, Self::Reset, Self::Garbage, Self::CutReply];
 }
 
+/// How STS is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outage {
+    /// Every connection ends without a word.
+    Closed,
+    /// Whoever asks hears nothing; when it is over, those who still wait are answered.
+    Silent,
+}
+
 #[derive(Debug, Default)]
 struct Plan {
     /// Calls of `AssumeRole` that are still to be spoiled.
@@ -40,6 +55,8 @@ struct Plan {
     spoiled: BTreeMap<Fault, usize>,
     /// What stood between the tags of [`SECRETS`] in answers.
     heard: BTreeSet<String>,
+    /// Requests that came during an outage.
+    turned_away: usize,
 }
 
 /// The secrets in the answers of IAM and STS.
@@ -49,7 +66,21 @@ const SECRETS: [&str; 2] = ["SecretAccessKey", "SessionToken"];
 #[derive(Debug, Clone)]
 pub struct FaultyAws {
     address: SocketAddr,
-    plan: Arc<Mutex<Plan>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    plan: Mutex<Plan>,
+    outage: watch::Sender<Option<Outage>>,
+    /// Seconds by which AWS's clock is ahead, as its answers have it.
+    ahead_s: AtomicI64,
+}
+
+impl Shared {
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl FaultyAws {
@@ -62,16 +93,17 @@ impl FaultyAws {
             upstream.strip_prefix("http://").context("an http URL")?.trim_end_matches('/').parse()?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let plan = Arc::new(Mutex::new(Plan { left: spoiled, ..Plan::default() }));
-        let shared = plan.clone();
+        let plan = Mutex::new(Plan { left: spoiled, ..Plan::default() });
+        let shared = Arc::new(Shared { plan, outage: watch::Sender::new(None), ahead_s: AtomicI64::new(0) });
+        let all = shared.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 // A connection that breaks is what this is for.
-                let plan = shared.clone();
-                tokio::spawn(async move { drop(serve(stream, upstream, &plan).await) });
+                let shared = all.clone();
+                tokio::spawn(async move { drop(serve(stream, upstream, &shared).await) });
             }
         });
-        Ok(Self { address, plan })
+        Ok(Self { address, shared })
     }
 
     #[must_use]
@@ -82,13 +114,29 @@ impl FaultyAws {
     /// Secret access keys and session tokens that AWS has told.
     #[must_use]
     pub fn heard(&self) -> BTreeSet<String> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).heard.clone()
+        self.shared.plan().heard.clone()
     }
 
     /// How many calls were spoiled, by how.
     #[must_use]
     pub fn spoiled(&self) -> BTreeMap<Fault, usize> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).spoiled.clone()
+        self.shared.plan().spoiled.clone()
+    }
+
+    /// Begins an outage, or ends it.
+    pub fn set_outage(&self, outage: Option<Outage>) {
+        self.shared.outage.send_replace(outage);
+    }
+
+    /// How many requests came during an outage.
+    #[must_use]
+    pub fn turned_away(&self) -> usize {
+        self.shared.plan().turned_away
+    }
+
+    /// From now on the `Date` of every answer is so many seconds ahead.
+    pub fn set_clock_ahead(&self, seconds: i64) {
+        self.shared.ahead_s.store(seconds, Ordering::Relaxed);
     }
 }
 
@@ -103,13 +151,22 @@ impl Plan {
     }
 }
 
-async fn serve(mut client: TcpStream, upstream: SocketAddr, plan: &Mutex<Plan>) -> Result<()> {
+async fn serve(mut client: TcpStream, upstream: SocketAddr, shared: &Shared) -> Result<()> {
     let request = read_request(&mut client).await?;
-    let fault = String::from_utf8_lossy(&request).contains("Action=AssumeRole").then(|| next(plan)).flatten();
+    let mut outage = shared.outage.subscribe();
+    let away = *outage.borrow();
+    if let Some(how) = away {
+        shared.plan().turned_away += 1;
+        match how {
+            Outage::Closed => return Ok(()),
+            Outage::Silent => drop(outage.wait_for(|now| *now != Some(Outage::Silent)).await?),
+        }
+    }
+    let fault = String::from_utf8_lossy(&request).contains("Action=AssumeRole").then(|| next(&shared.plan)).flatten();
     let answer = match fault {
         None => {
             let answer = forward(&request, upstream).await?;
-            plan.lock().unwrap_or_else(PoisonError::into_inner).hear(&answer);
+            shared.plan().hear(&answer);
             answer
         }
         Some(Fault::Reset) => return Ok(()),
@@ -121,8 +178,22 @@ async fn serve(mut client: TcpStream, upstream: SocketAddr, plan: &Mutex<Plan>) 
         Some(Fault::ServerError) => error_answer("503 Service Unavailable", "ServiceUnavailable", "try later"),
         Some(Fault::Garbage) => plain_answer("200 OK", "<html>It works!</html>"),
     };
+    let ahead = shared.ahead_s.load(Ordering::Relaxed);
+    let answer = if ahead == 0 { answer } else { dated(&answer, ahead)? };
     client.write_all(&answer).await?;
     Ok(client.shutdown().await?)
+}
+
+/// The answer with another `Date`, so many seconds from now.
+fn dated(answer: &[u8], ahead_s: i64) -> Result<Vec<u8>> {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").context("an answer")?;
+    let (head, rest) = answer.split_at(end);
+    let head = String::from_utf8(head.to_vec())?;
+    let kept = head.split("\r\n").filter(|line| !line.to_ascii_lowercase().starts_with("date:"));
+    let date = (OffsetDateTime::now_utc() + time::Duration::seconds(ahead_s)).format(&Rfc2822)?.replace("+0000", "GMT");
+    let date = format!("Date: {date}");
+    let head = kept.chain([date.as_str()]).collect::<Vec<_>>().join("\r\n");
+    Ok([head.as_bytes(), rest].concat())
 }
 
 fn next(plan: &Mutex<Plan>) -> Option<Fault> {

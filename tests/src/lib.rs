@@ -3,5 +3,6 @@
 pub mod canary;
 pub mod faults;
 pub mod otlp;
+pub mod sts;
 pub mod trace;
 pub mod yard;

@@ -20,7 +20,6 @@ mod echo;
 mod load;
 mod soak;
 mod stage;
-mod sts;
 mod throttled;
 
 use anyhow::{Context as _, Result, bail};

@@ -8,20 +8,16 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use async_nats::{Client, Request, service::NATS_SERVICE_ERROR};
 use bytes::Bytes;
-use contracts::{
-    ConnectionId, ErrorCode, ErrorReply, ExternalId, TenantId,
-    connection::{ConnectionState, Grant},
-};
+use contracts::{ConnectionId, ErrorCode, ErrorReply, TenantId};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use messaging::event;
-use rolebridge_tests::yard::PATIENCE;
+use rolebridge_tests::{
+    sts::{self, Seen},
+    yard::{PATIENCE, grant},
+};
 use sandbox::{NatsUser, Service};
 use serde_json::{Value, json};
 
-use crate::{
-    stage::{Stage, seconds, subject},
-    sts::{self, Seen},
-};
+use crate::stage::{Stage, seconds, subject};
 
 const SMALL_TENANTS: usize = 100;
 const OF_A_SMALL_ONE: usize = 50;
@@ -92,24 +88,7 @@ async fn grants(stage: &Stage, giant: TenantId, small: &[TenantId]) -> Result<Ve
         of_giant.chain(small.iter().flat_map(|tenant| std::iter::repeat_n(*tenant, OF_A_SMALL_ONE))).collect();
     let granted = stream::iter(all).map(|tenant| {
         let bus = &bus;
-        async move {
-            let connection = ConnectionId::new();
-            let grant = Grant {
-                tenant,
-                connection,
-                state: ConnectionState::Verified,
-                tenant_active: true,
-                account: "222222222222".parse()?,
-                region: "eu-central-1".parse()?,
-                role_arn: format!("arn:aws:iam::222222222222:role/rolebridge/rolebridge-{connection}").parse()?,
-                external_id: ExternalId::generate(),
-                missing: Vec::new(),
-                session_tags: false,
-                revision: 1,
-            };
-            bus.publish(&event(grant)).await?;
-            anyhow::Ok((tenant, connection))
-        }
+        async move { anyhow::Ok((tenant, grant(bus, tenant).await?)) }
     });
     granted.buffered(64).try_collect().await
 }

@@ -22,11 +22,11 @@ const WHO: &str = "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/
     <Arn>arn:aws:iam::111111111111:user/bench</Arn><UserId>AIDABENCH</UserId></GetCallerIdentityResult></GetCallerIdentityResponse>";
 
 /// What it has seen.
-#[derive(Default)]
-pub(crate) struct Seen {
+#[derive(Debug, Default)]
+pub struct Seen {
     /// When calls came, the refused ones too.
-    pub(crate) calls: Vec<Instant>,
-    pub(crate) throttled: usize,
+    pub calls: Vec<Instant>,
+    pub throttled: usize,
     within: VecDeque<Instant>,
 }
 
@@ -40,7 +40,7 @@ struct Sts {
 ///
 /// # Errors
 /// No port.
-pub(crate) async fn serve(per_second: usize, seen: Arc<Mutex<Seen>>) -> Result<String> {
+pub async fn serve(per_second: usize, seen: Arc<Mutex<Seen>>) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let app = Router::new().route("/", post(answer)).with_state(Arc::new(Sts { per_second, seen }));
