@@ -53,7 +53,7 @@ pub struct ServeArgs {
 
 /// What is the broker's own. AWS region, credentials and endpoints come from the standard AWS_* variables.
 #[derive(Debug, Clone, Args)]
-#[command(group = ArgGroup::new("wrapping").required(true).multiple(false).args(["key_file", "kms_key"]))]
+#[command(group = ArgGroup::new("wrapping").required(true).multiple(true).args(["key_file", "kms_key"]))]
 pub struct BrokerConfig {
     /// The provider's AWS account, which the broker's own credentials are of.
     #[arg(long, env = "ROLEBRIDGE_PROVIDER_ACCOUNT", value_name = "ACCOUNT")]
@@ -72,7 +72,7 @@ pub struct BrokerConfig {
     #[arg(long, env = "ROLEBRIDGE_PRINCIPAL_PATH", default_value = "/rolebridge/", value_name = "PATH")]
     pub principal_path: IamPath,
 
-    /// File with the key that wraps access keys, made by `role-chain-broker keygen`: for one machine.
+    /// File with the key that wraps access keys, made by `role-chain-broker keygen`: for one machine. Beside a KMS key it only opens what it has wrapped.
     #[arg(long, env = "ROLEBRIDGE_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 

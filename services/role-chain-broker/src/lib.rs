@@ -57,7 +57,7 @@ use crate::{
         AwsClock, RealSts,
         budget::{BUDGET_BUCKET, Budget, NewAccounts, Rate},
     },
-    wrap::{KeyWrapper, KmsKey, LocalKey, WrapError},
+    wrap::{KeyWrapper, KmsKey, LocalKey, Moving, WrapError},
 };
 
 /// Why the broker cannot start, or had to end.
@@ -260,9 +260,15 @@ async fn aws(config: &BrokerConfig) -> Result<(aws::SdkConfig, Arc<Accounts>, Ve
 }
 
 fn wrapper(config: &BrokerConfig, sdk: &aws::SdkConfig) -> Result<Arc<dyn KeyWrapper>, RunError> {
-    match (&config.key_file, &config.kms_key) {
-        (Some(file), _) => Ok(Arc::new(LocalKey::load(file).map_err(RunError::WrappingKey)?)),
-        (None, Some(key)) => Ok(Arc::new(KmsKey::new(sdk, key.clone()))),
+    let file = config.key_file.as_deref().map(LocalKey::load).transpose().map_err(RunError::WrappingKey)?;
+    let kms = config.kms_key.clone().map(|key| KmsKey::new(sdk, key));
+    match (file, kms) {
+        (Some(from), Some(to)) => {
+            tracing::info!("access keys are wrapped by AWS KMS from now on; the key file opens those of before");
+            Ok(Arc::new(Moving { to, from }))
+        }
+        (Some(file), None) => Ok(Arc::new(file)),
+        (None, Some(kms)) => Ok(Arc::new(kms)),
         (None, None) => Err(RunError::WrappingKey(WrapError::NoKey)),
     }
 }

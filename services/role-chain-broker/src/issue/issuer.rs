@@ -338,7 +338,7 @@ impl Wanted {
         // Said once, and not by each of those who wait for it.
         let made = made.inspect_err(|error| {
             let (tenant, connection) = (grant.tenant, grant.connection);
-            let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            let cause = causes(error);
             tracing::warn!(%tenant, %connection, cause, "no session: {error}");
         });
         let issued = Issued::new(made?, session_name);
@@ -379,6 +379,12 @@ fn no_session(connection: ConnectionId, error: &NoSession) -> ErrorReply {
     }
 }
 
+/// What is behind an error: these hold no secrets.
+fn causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// What a requester is told when the chain broke.
 fn refusal(connection: ConnectionId, error: &ChainError) -> ErrorReply {
     match error {
@@ -389,6 +395,11 @@ fn refusal(connection: ConnectionId, error: &ChainError) -> ErrorReply {
         ChainError::Principal(PrincipalError::Store(_)) => {
             let message = "the tenant's principal could not be read just now: try again";
             ErrorReply::new(ErrorCode::Unavailable, message).retry_after(1_000)
+        }
+        ChainError::Principal(PrincipalError::Unwrap(error)) if error.may_pass() => {
+            let message =
+                "AWS KMS gave no clear answer, and without it the tenant's principal cannot be used: try again";
+            ErrorReply::new(ErrorCode::Unavailable, message).retry_after(2_000)
         }
         ChainError::Principal(_) => {
             let message = "the tenant's principal cannot be used: an operator must look at role-chain-broker's log";

@@ -25,9 +25,11 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     chain::{Chain, ChainError},
     metrics::Metrics,
+    principal::PrincipalError,
     probe::Suspect,
     purpose::{self, Declared, Need, Read, Scope},
     sts::{Answer, Keys, Session},
+    wrap::WrapError,
 };
 
 pub use own_role::RealOwnRole;
@@ -125,6 +127,10 @@ impl Look<'_> {
             made.map_err(|error| match error {
                 // Not whether a permission is there, but whether there is a session.
                 ChainError::Sts { mut failure, .. } => {
+                    failure.kind = unclear(failure.kind);
+                    failure
+                }
+                ChainError::Principal(PrincipalError::Unwrap(WrapError::Kms { mut failure, .. })) => {
                     failure.kind = unclear(failure.kind);
                     failure
                 }

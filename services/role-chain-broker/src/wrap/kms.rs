@@ -1,7 +1,9 @@
 //! AWS KMS: the key never leaves KMS, each use is in CloudTrail, and the tenant is in the encryption context.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
-use aws::{SdkConfig, classify, traced};
+use aws::{Patience, SdkConfig, classify, traced};
 use aws_sdk_kms::{Client, primitives::Blob};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use contracts::TenantId;
@@ -11,6 +13,14 @@ use super::{KeyWrapper, WrapError, Wrapped};
 
 /// Name of the tenant in the encryption context; key policies can condition on `kms:EncryptionContext:rolebridge:tenant`.
 const CONTEXT: &str = "rolebridge:tenant";
+
+/// Somebody may wait for credentials meanwhile, and asks again.
+const PATIENCE: Patience = Patience {
+    connect: Duration::from_secs(2),
+    attempt: Duration::from_secs(3),
+    whole: Duration::from_secs(5),
+    attempts: 2,
+};
 
 /// The key from `ROLEBRIDGE_KMS_KEY`: ID, ARN or alias of a symmetric key.
 ///
@@ -24,7 +34,8 @@ pub struct KmsKey {
 impl KmsKey {
     #[must_use]
     pub fn new(sdk: &SdkConfig, key: String) -> Self {
-        Self { client: Client::new(sdk), key }
+        let patient = sdk.to_builder().timeout_config(PATIENCE.timeouts()).retry_config(PATIENCE.retries()).build();
+        Self { client: Client::new(&patient), key }
     }
 }
 

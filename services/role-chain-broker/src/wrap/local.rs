@@ -52,6 +52,12 @@ impl LocalKey {
         file.sync_all()
     }
 
+    /// Whether the box says that it needs this very key.
+    #[must_use]
+    pub fn has_wrapped(&self, wrapped: &Wrapped) -> bool {
+        wrapped.by == self.name
+    }
+
     fn from_bytes(bytes: &[u8]) -> Result<Self, WrapError> {
         let key = RandomizedNonceKey::new(&AES_256_GCM, bytes).map_err(|_| WrapError::Wrap)?;
         // Tells keys apart without telling anything of them.
@@ -78,7 +84,7 @@ impl KeyWrapper for LocalKey {
     }
 
     async fn unwrap(&self, tenant: TenantId, wrapped: &Wrapped) -> Result<Zeroizing<Vec<u8>>, WrapError> {
-        if wrapped.by != self.name {
+        if !self.has_wrapped(wrapped) {
             return Err(WrapError::OtherKey { by: wrapped.by.clone() });
         }
         let bytes = STANDARD.decode(&wrapped.sealed).map_err(|_| WrapError::Unwrap)?;

@@ -5,14 +5,17 @@
 
 mod kms;
 mod local;
+mod moving;
 
 use async_trait::async_trait;
+use aws::FailureKind;
 use contracts::TenantId;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use kms::KmsKey;
 pub use local::LocalKey;
+pub use moving::Moving;
 
 /// A box, and which key it needs. As stored.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +60,14 @@ pub enum WrapError {
         #[source]
         failure: aws::Failure,
     },
+}
+
+impl WrapError {
+    /// Whether nothing is known, and the same call may succeed a moment later.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Kms { failure: aws::Failure { kind: FailureKind::Indeterminate(_), .. }, .. })
+    }
 }
 
 /// Wraps and unwraps, with the tenant as additional authenticated data.

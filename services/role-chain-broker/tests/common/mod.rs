@@ -41,7 +41,8 @@ pub(crate) struct World {
     pub(crate) deletions: mpsc::UnboundedReceiver<DeletionReported>,
     pub(crate) used: mpsc::UnboundedReceiver<ConnectionsUsed>,
     stop: CancellationToken,
-    _keys: tempfile::TempDir,
+    /// Folder of the files `key` and `seed`.
+    pub(crate) keys: tempfile::TempDir,
 }
 
 impl Drop for World {
@@ -62,7 +63,7 @@ pub(crate) async fn world() -> World {
 
 /// With more variables for the broker, which may replace those below.
 pub(crate) async fn world_with(more: impl FnOnce(&AwsEmulator) -> Vec<(&'static str, String)>) -> World {
-    world_of(ACCOUNTS, &[], more).await
+    world_of(ACCOUNTS, &[], |emulator, _| more(emulator)).await
 }
 
 /// With other accounts on the bus than an operator's.
@@ -70,7 +71,7 @@ pub(crate) async fn world_under(
     accounts: &str,
     more: impl FnOnce(&AwsEmulator) -> Vec<(&'static str, String)>,
 ) -> World {
-    world_of(accounts, &[], more).await
+    world_of(accounts, &[], |emulator, _| more(emulator)).await
 }
 
 /// With further AWS accounts in which the broker may keep principals.
@@ -78,13 +79,29 @@ pub(crate) async fn world_over(
     further: &[&str],
     more: impl FnOnce(&AwsEmulator) -> Vec<(&'static str, String)>,
 ) -> World {
-    world_of(ACCOUNTS, further, more).await
+    world_of(ACCOUNTS, further, |emulator, _| more(emulator)).await
 }
+
+/// With access keys wrapped by AWS KMS alone, of which `more` is told the provider's key.
+pub(crate) async fn world_under_kms(
+    more: impl FnOnce(&AwsEmulator, &Provider) -> Vec<(&'static str, String)>,
+) -> World {
+    world_of(ACCOUNTS, &[], |emulator, provider| {
+        let mut more = more(emulator, provider);
+        more.push(("ROLEBRIDGE_KMS_KEY", provider.wrapping_key_arn.clone()));
+        more.push(("ROLEBRIDGE_KEY_FILE", ABSENT.to_owned()));
+        more
+    })
+    .await
+}
+
+/// A variable that is not set.
+const ABSENT: &str = "";
 
 async fn world_of(
     accounts: &str,
     further: &[&str],
-    more: impl FnOnce(&AwsEmulator) -> Vec<(&'static str, String)>,
+    more: impl FnOnce(&AwsEmulator, &Provider) -> Vec<(&'static str, String)>,
 ) -> World {
     let tools = tokio::task::spawn_blocking(|| Toolbox::fetch(|_| {})).await.unwrap().unwrap();
     let nats = NatsServer::start_with(&tools, accounts).await.unwrap();
@@ -124,7 +141,9 @@ async fn world_of(
                 .to_owned(),
         ),
     ];
-    environment.extend(more(&emulator));
+    environment.extend(more(&emulator, &provider));
+    let absent: Vec<_> = environment.iter().filter(|(_, value)| value == ABSENT).map(|(name, _)| *name).collect();
+    environment.retain(|(name, _)| !absent.contains(name));
     let mut broker = ServiceProcess::spawn("role-chain-broker", environment).unwrap();
     broker.wait_ready(WITHIN).await.unwrap();
     let stop = CancellationToken::new();
@@ -142,7 +161,7 @@ async fn world_of(
         deletions,
         used,
         stop,
-        _keys: keys,
+        keys,
     }
 }
 

@@ -1,4 +1,4 @@
-//! A way to STS that goes wrong where it is told to: between the broker's own HTTP client and the emulator.
+//! A way to STS or KMS that goes wrong where it is told to: between the broker's own HTTP client and the emulator.
 
 use std::{
     net::SocketAddr,
@@ -101,10 +101,13 @@ async fn serve(mut connection: TcpStream, rules: &Mutex<Vec<Rule>>, target: &str
     }
     let body = String::from_utf8_lossy(&request[head + 4..]).into_owned();
     let trouble = rules.lock().unwrap().iter().find(|rule| (rule.meets)(&body)).map(|rule| rule.trouble);
-    let error = |code: &str| {
-        format!(
+    // KMS is asked, and answers, in JSON.
+    let json = String::from_utf8_lossy(&request[..head]).to_lowercase().contains("x-amz-target: trentservice.");
+    let error = |code: &str| match json {
+        true => format!(r#"{{"__type":"{code}","message":"m"}}"#),
+        false => format!(
             "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>m</Message></Error><RequestId>r-1</RequestId></ErrorResponse>"
-        )
+        ),
     };
     let page = "<html><body>Sign in to the network</body></html>".to_owned();
     let (status, body) = match trouble {
