@@ -20,7 +20,7 @@ use contracts::{
 };
 use futures::StreamExt as _;
 use messaging::{async_nats::jetstream::consumer::pull::OrderedConfig, seal::SealSeed};
-use sandbox::NatsUser;
+use sandbox::{NatsUser, ServiceProcess};
 use serde_json::{Value, json};
 
 const PROVIDER: &str = "111111111111";
@@ -168,6 +168,57 @@ async fn attack_30_the_broker_is_killed_at_each_step() {
         issue_anew(&world, &tenant).await.unwrap();
     }
     assert_eq!(told::<CredentialsRotated>(&world, tenant.id).await.len(), 3, "each is told once");
+}
+
+#[tokio::test]
+async fn attack_30_two_brokers_change_each_of_many_keys_once() {
+    let mut world = quick("1").await;
+    let mut tenants = Vec::new();
+    for _ in 0..6 {
+        tenants.push(world.tenant().await);
+    }
+    let mut twin = world.broker.twin([("ROLEBRIDGE_AUDIT_JOURNAL", world.keys.path().join("twin"))]).unwrap();
+    twin.wait_ready(PATIENCE).await.unwrap();
+    let mut before = Vec::new();
+    for tenant in &tenants {
+        before.push(keys(&world, tenant.id).await);
+    }
+    // Neither is at work while all become due, and both find all of them.
+    world.broker.kill();
+    twin.kill();
+    for tenant in &tenants {
+        record(&world, tenant.id, |record| record.as_object_mut().unwrap().remove("lease").is_some()).await;
+        age(&world, tenant.id).await;
+    }
+    world.broker.restart().unwrap();
+    twin.restart().unwrap();
+    for tenant in &tenants {
+        until(&world, "the end of the change", async || {
+            for tenant in &tenants {
+                assert!((1..=2).contains(&keys(&world, tenant.id).await.len()), "never none, never a third");
+            }
+            (!told::<CredentialsRotated>(&world, tenant.id).await.is_empty()).then_some(())
+        })
+        .await;
+    }
+    // And after each has been looked at again, by whichever of them.
+    for (tenant, before) in tenants.iter().zip(before) {
+        let looked = record(&world, tenant.id, |_| false).await["looked_at"].clone();
+        until(&world, "another look", async || {
+            let now = record(&world, tenant.id, |_| false).await;
+            (now["looked_at"] != looked && now.get("rotation").is_none()).then_some(())
+        })
+        .await;
+        let after = keys(&world, tenant.id).await;
+        assert_eq!(after.len(), 1);
+        assert_ne!(before, after);
+        issue_anew(&world, tenant).await.unwrap();
+        assert_eq!(told::<CredentialsRotated>(&world, tenant.id).await.len(), 1, "it is told once");
+        assert!(told::<PrincipalDrift>(&world, tenant.id).await.is_empty(), "the other's work is no drift");
+    }
+    let made = |broker: &ServiceProcess| broker.log_text().matches("a second access key is made").count();
+    let (ours, twins) = (made(&world.broker), made(&twin));
+    assert_eq!(ours + twins, tenants.len(), "{ours} and {twins}: none was made in vain");
 }
 
 #[tokio::test]
