@@ -56,6 +56,15 @@ pub struct Config {
     #[arg(long, env = "ROLEBRIDGE_S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<Url>,
 
+    /// Whether Cost Explorer is asked where there is no export of the current month: on or off. Requests cost the customer 0.01 USD each; two to four
+    /// on a usual day.
+    #[arg(long, env = "ROLEBRIDGE_COST_EXPLORER", default_value = "on", value_name = "on|off", value_parser = ["on", "off"])]
+    pub cost_explorer: String,
+
+    /// Endpoint of the account's APIs of costs, instead of AWS's own; for the sandbox. Beside an S3 endpoint of one's own they are not asked without it.
+    #[arg(long, env = "ROLEBRIDGE_COST_API_ENDPOINT", value_name = "URL")]
+    pub cost_api_endpoint: Option<Url>,
+
     /// Seconds after which each connection's exports are looked for again.
     #[arg(long, env = "ROLEBRIDGE_COST_INTERVAL", default_value_t = 3600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
     pub cost_interval: u32,
@@ -79,6 +88,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether the account's APIs are asked at all: credentials for an emulator of S3 are none of AWS's.
+    #[must_use]
+    pub const fn asks_apis(&self) -> bool {
+        self.s3_endpoint.is_none() || self.cost_api_endpoint.is_some()
+    }
+
+    /// Whether Cost Explorer is asked.
+    #[must_use]
+    pub fn asks_cost_explorer(&self) -> bool {
+        self.asks_apis() && self.cost_explorer == "on"
+    }
+
     /// [`Self::cost_interval`] as a duration.
     #[must_use]
     pub fn interval(&self) -> Duration {
@@ -123,7 +144,12 @@ mod tests {
         assert_eq!(parse(&["--cost-payers", "any"]).unwrap().cost_payers, Payers::Any);
         let two = BTreeSet::from(["222222222222".parse().unwrap(), "333333333333".parse().unwrap()]);
         assert_eq!(parse(&["--cost-payers", "222222222222, 333333333333"]).unwrap().cost_payers, Payers::OwnAnd(two));
+        assert!(parse(&[]).unwrap().asks_cost_explorer());
+        assert!(!parse(&["--cost-explorer", "off"]).unwrap().asks_cost_explorer());
+        let emulated = ["--s3-endpoint", "http://127.0.0.1:1", "--cost-api-endpoint", "http://127.0.0.1:2"];
+        assert!(parse(&emulated).unwrap().asks_cost_explorer() && !parse(&emulated[..2]).unwrap().asks_apis());
         for wrong in [
+            ["--cost-explorer", "maybe"],
             ["--cost-payers", "all"],
             ["--cost-workers", "0"],
             ["--cost-interval", "0"],

@@ -6,6 +6,7 @@
 //! | `focus` | the columns of the table |
 //! | `source` | one mapping file per export format, and the language of them |
 //! | `credentials` | short-lived credentials, renewed in the middle of a file |
+//! | `api` | the account's own APIs: Cost Explorer, and its lists of exports |
 //! | `object`, `pages`, `export` | what lies in a customer's bucket: manifests, files, bounds |
 //! | `table` | the Delta Lake table: one slice sorted, replaced in one commit, compacted; old files deleted; the query |
 //! | `upkeep` | compaction and vacuum, as commands and on a schedule |
@@ -14,6 +15,7 @@
 //! | `work` | what comes and goes over NATS: events, jobs, credentials, the query |
 //! | `config` | what the program is told |
 
+pub mod api;
 pub mod config;
 pub mod credentials;
 pub mod export;

@@ -1,16 +1,20 @@
 //! The program: everything made once, then its tasks until shutdown.
 
 use crate::Config;
-use crate::export::{Limits, S3Exports};
+use crate::api::{Apis, Retries};
+use crate::credentials::CredentialSource;
+use crate::export::{ExportError, Limits, OpenExport, S3Exports};
 use crate::ingest::Ingestor;
 use crate::table::{CostTable, TableError};
 use crate::upkeep;
 use crate::work::broker::Broker;
 use crate::work::connections::Book;
 use crate::work::discovery::{self, Discovery};
-use crate::work::find::NamedByStack;
+use crate::work::explorer::{CostExplorer, Kept, OrKept};
+use crate::work::find::{FindExports, NamedByStack};
 use crate::work::gate::Gate;
 use crate::work::ledger::Ledger;
+use crate::work::listed::{DataExports, ReportDefinitions};
 use crate::work::patience::Patience;
 use crate::work::period::{self, Worker};
 use crate::work::progress::Progress;
@@ -44,6 +48,8 @@ pub enum RunError {
     Table(#[from] TableError),
     #[error("no key to receive credentials with could be made")]
     Key(#[source] messaging::seal::SealError),
+    #[error("the client for the accounts' APIs of costs could not be made")]
+    Apis(#[source] ExportError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
 }
@@ -69,7 +75,11 @@ async fn serve(config: &Config, telemetry: telemetry::Telemetry, shutdown: Cance
         bus.ensure_stream(stream).await?;
     }
     let broker = Broker(Client::new(bus.clone(), config.sealing_key.clone(), NAME).map_err(RunError::Key)?);
-    let exports = Arc::new(S3Exports::new(Arc::new(broker), config.s3_endpoint.clone()));
+    let broker: Arc<dyn CredentialSource> = Arc::new(broker);
+    let (kept, ledger) = (Kept::new(table.store()), Ledger::new(table.store()));
+    let finders = finders(config, &broker, &kept, &ledger)?;
+    let buckets: Arc<dyn OpenExport> = Arc::new(S3Exports::new(broker, config.s3_endpoint.clone()));
+    let exports = Arc::new(OrKept { buckets, kept });
 
     let supervisor = Supervisor::new(shutdown);
     let token = supervisor.token();
@@ -77,7 +87,8 @@ async fn serve(config: &Config, telemetry: telemetry::Telemetry, shutdown: Cance
     let parts = Parts {
         bus: bus.clone(),
         ingestor: Arc::new(ingestor),
-        ledger: Ledger::new(table.store()),
+        ledger,
+        finders,
         patience: Patience::new(config.interval()),
     };
     let questions = questions(&parts, &table).await?;
@@ -112,11 +123,33 @@ async fn serve(config: &Config, telemetry: telemetry::Telemetry, shutdown: Cance
     Ok(result?)
 }
 
+/// Who knows of exports. What Cost Explorer answered before is read even when it is asked no more.
+fn finders(
+    config: &Config,
+    source: &Arc<dyn CredentialSource>,
+    kept: &Kept,
+    ledger: &Ledger,
+) -> Result<Vec<Arc<dyn FindExports>>, RunError> {
+    let mut finders: Vec<Arc<dyn FindExports>> = vec![Arc::new(NamedByStack)];
+    if config.asks_apis() {
+        let apis = Apis::new(Arc::clone(source), config.cost_api_endpoint.clone(), Retries::default());
+        let apis = Arc::new(apis.map_err(RunError::Apis)?);
+        finders.push(Arc::new(ReportDefinitions(Arc::clone(&apis))));
+        finders.push(Arc::new(DataExports(Arc::clone(&apis))));
+        if config.asks_cost_explorer() {
+            finders.push(Arc::new(CostExplorer { apis, kept: kept.clone(), ledger: ledger.clone() }));
+        }
+    }
+    finders.push(Arc::new(Kept::clone(kept)));
+    Ok(finders)
+}
+
 /// What the tasks share.
 struct Parts {
     bus: Bus,
     ingestor: Arc<Ingestor>,
     ledger: Ledger,
+    finders: Vec<Arc<dyn FindExports>>,
     patience: Patience,
 }
 
@@ -138,7 +171,7 @@ impl Parts {
             bus: self.bus.clone(),
             ingestor: Arc::clone(&self.ingestor),
             ledger: self.ledger.clone(),
-            finders: vec![Arc::new(NamedByStack)],
+            finders: self.finders.clone(),
             patience: self.patience,
             gate: discovery::gate(),
         }

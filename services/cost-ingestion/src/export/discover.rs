@@ -13,6 +13,11 @@ use std::sync::Arc;
 /// Where a manifest's name ends.
 const MANIFEST: &str = "-Manifest.json";
 
+/// Stands for the bucket of what Cost Explorer answered. No bucket of S3 can have this name, which begins with a reserved prefix.
+pub const COST_EXPLORER_BUCKET: &str = "xn--rolebridge-cost-explorer";
+/// The export of that.
+const COST_EXPLORER: &str = "cost-explorer";
+
 /// The name of one export in the table: `s3://bucket/path`, of the report's folder or of the prefix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Export(String);
@@ -21,6 +26,9 @@ impl Export {
     /// The export at this path of this bucket.
     #[must_use]
     pub fn new(bucket: &str, path: &str) -> Self {
+        if bucket == COST_EXPLORER_BUCKET {
+            return Self::named(COST_EXPLORER);
+        }
         Self(if path.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{path}") })
     }
 
@@ -28,6 +36,12 @@ impl Export {
     #[must_use]
     pub fn named(name: &str) -> Self {
         Self(name.to_owned())
+    }
+
+    /// Whether it is what Cost Explorer answered, which no other name stands for.
+    #[must_use]
+    pub fn is_cost_explorer(&self) -> bool {
+        self.0 == COST_EXPLORER
     }
 
     /// As text.

@@ -10,10 +10,13 @@ mod manifest;
 mod s3;
 mod unpack;
 
-pub use discover::{Discovered, Export, Listed, Listing, Named, discover_local, is_cost_file, read_manifest};
+pub use discover::{
+    COST_EXPLORER_BUCKET, Discovered, Export, Listed, Listing, Named, discover_local, is_cost_file, read_manifest,
+};
 pub use file::{CostFile, Part, Reader, failed, period_of};
 pub use s3::{OpenExport, S3Exports};
 
+use crate::api::ApiError;
 use crate::credentials::CredentialError;
 use object_store::path::Path;
 
@@ -74,6 +77,15 @@ pub enum ExportError {
     /// The client for S3 could not be made.
     #[error("the S3 client could not be set up; check ROLEBRIDGE_S3_ENDPOINT")]
     Client(#[source] object_store::Error),
+    /// One of the account's own APIs did not answer as hoped.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// What Cost Explorer answered is kept beside the table, which is out of reach.
+    #[error("{operation} the cost table failed; it is tried again")]
+    Kept {
+        /// What was done.
+        operation: &'static str,
+    },
     /// Nothing there.
     #[error(
         "there is neither a manifest nor a cost file (Parquet, .csv, .csv.gz, .zip) under the export's prefix; check the bucket and prefix given to the stack, and that AWS has delivered a first report (it takes up to 24 hours)"
@@ -173,7 +185,8 @@ impl ExportError {
     #[must_use]
     pub fn lasts(&self) -> Lasts {
         match self {
-            Self::Changed { .. } | Self::Relisted => Lasts::Passes,
+            Self::Changed { .. } | Self::Relisted | Self::Kept { .. } => Lasts::Passes,
+            Self::Api(error) => error.lasts(),
             Self::Credentials(error) if error.is_transient() => Lasts::Passes,
             Self::Storage { source, .. } => match Refusal::of(source) {
                 Refusal::Denied => Lasts::Settles,

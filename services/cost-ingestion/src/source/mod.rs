@@ -28,11 +28,12 @@ pub use value::{Many, Maps, Nullable, Pairs, Text, from_json, to_json};
 
 use std::sync::LazyLock;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     include_str!("mappings/legacy-cur.mapping"),
     include_str!("mappings/cur-2.0.mapping"),
     include_str!("mappings/focus-1.2.mapping"),
     include_str!("mappings/focus-1.0.mapping"),
+    include_str!("mappings/cost-explorer.mapping"),
 ];
 
 /// Every format that is understood; a file is of the first that recognises it. A file of ours that could not be read would be missing: [`check`] says so

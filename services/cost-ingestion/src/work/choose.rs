@@ -2,8 +2,12 @@
 //!
 //! Exports of one connection that tell the bill of the same billing account and period are alternatives: they would count twice. The best format
 //! serves, and of equals the one whose name comes first, which does not change from day to day. Exports of other accounts or periods are added up.
+//!
+//! Cost Explorer does not name the billing account: of a member account, an export names the organization's payer, and Cost Explorer the member. So it gives
+//! way to any export of the connection and period, whatever account that names.
 
 use super::ledger::{Entry, FoundExport, FoundUnit, Superseded};
+use crate::export::Export;
 use contracts::Timestamp;
 use contracts::costs::BillingPeriod;
 use std::cmp::Reverse;
@@ -39,15 +43,29 @@ pub fn supersede(exports: &mut [FoundExport]) {
             }
         }
     }
+    let in_place = in_place_of_cost_explorer(exports);
     for export in exports.iter_mut() {
         for unit in &mut export.units {
-            let served = told(unit).and_then(|(payer, _)| best.get(&(unit.period.clone(), payer.to_owned())));
+            let any = in_place.get(&unit.period).filter(|_| Export::named(&export.export).is_cost_explorer());
+            let served = any.or_else(|| best.get(&(unit.period.clone(), told(unit)?.0.to_owned())));
             unit.superseded = served.filter(|(_, by, _)| *by != export.export).map(|(_, by, format)| Superseded {
                 by: by.clone(),
                 reason: format!("{by} ({format}) tells the same costs, and serves instead"),
             });
         }
     }
+}
+
+/// For each period, the first of all exports that can be read.
+fn in_place_of_cost_explorer(exports: &[FoundExport]) -> BTreeMap<BillingPeriod, (usize, String, String)> {
+    let mut found = BTreeMap::new();
+    for export in exports.iter().filter(|export| !Export::named(&export.export).is_cost_explorer()) {
+        for unit in export.units.iter().filter(|unit| unit.fingerprint.is_some()) {
+            let format = told(unit).map_or("an export", |(_, format)| format).to_owned();
+            found.entry(unit.period.clone()).or_insert_with(|| (0, export.export.clone(), format));
+        }
+    }
+    found
 }
 
 /// Whose bill a unit tells, and in which format, if somebody looked.
@@ -148,6 +166,17 @@ mod tests {
         assert_eq!(contested(&equals), BTreeSet::from(["2026-10".parse().unwrap()]));
         equals[1].units.clear();
         assert_eq!(serving(&mut equals)[0].1, "b", "what went away no longer serves");
+    }
+
+    #[test]
+    fn cost_explorer_gives_way_to_any_export_of_the_period_that_can_be_read() {
+        let (member, payer) = ("222222222222", "111111111111");
+        let both = || vec![unit("2026-11", "cost-explorer", member), unit("2026-10", "cost-explorer", member)];
+        let mut exports = [export("cost-explorer", both()), export("s3://a", vec![unit("2026-10", "cur-2.0", payer)])];
+        let wanted = [("2026-11", "cost-explorer"), ("2026-10", "s3://a")].map(|(p, e)| (p.to_owned(), e.to_owned()));
+        assert_eq!(serving(&mut exports), wanted);
+        exports[1].units[0].fingerprint = None;
+        assert_eq!(serving(&mut exports).len(), 3, "its files cannot be told: both stand");
     }
 
     #[test]

@@ -132,8 +132,8 @@ impl Discovery {
         let earlier = before.iter().filter(|before| before.job == job.job).flat_map(|before| before.failures.clone());
         let earlier: Vec<Failure> = earlier.collect();
         let mut failures = Vec::new();
-        for error in errors {
-            failures.push(self.failure("the account's own list of exports", &error, &earlier));
+        for (finder, error) in errors {
+            failures.push(self.failure(finder, &error, &earlier));
         }
         let known = before.as_ref().map_or(&[][..], |before| &before.exports);
         let looker = Looker { ingestor: &self.ingestor, ledger: &self.ledger, scope, account: &job.account, known };

@@ -34,6 +34,11 @@ pub struct Place {
 /// Says where exports may lie.
 #[async_trait]
 pub trait FindExports: Send + Sync + 'static {
+    /// What it asks, for a person who reads that it failed.
+    fn name(&self) -> &'static str {
+        "the account's own list of exports"
+    }
+
     /// The places of this connection; none is fine.
     ///
     /// # Errors
@@ -54,12 +59,15 @@ impl FindExports for NamedByStack {
 }
 
 /// Asks them all. A place that lies within another one is left out: its files would be found twice.
-pub(super) async fn places(finders: &[Arc<dyn FindExports>], connected: &Connected) -> (Vec<Place>, Vec<ExportError>) {
+pub(super) async fn places(
+    finders: &[Arc<dyn FindExports>],
+    connected: &Connected,
+) -> (Vec<Place>, Vec<(&'static str, ExportError)>) {
     let (mut places, mut errors) = (Vec::<Place>::new(), Vec::new());
     for finder in finders {
         match finder.find(connected).await {
             Ok(found) => places.extend(found),
-            Err(error) => errors.push(error),
+            Err(error) => errors.push((finder.name(), error)),
         }
     }
     places.sort_by(|a, b| (&a.location.bucket, &a.location.prefix).cmp(&(&b.location.bucket, &b.location.prefix)));

@@ -5,6 +5,7 @@
 //! | `connections` | what is known of connections |
 //! | `schedule` | when their exports are looked for |
 //! | `discovery`, `find`, `place` | the look: where exports may lie, what lies there, what changed |
+//! | `listed`, `explorer` | what the account itself says of its exports; Cost Explorer as an export of its own |
 //! | `choose` | which export serves a period, and which period is next |
 //! | `chain`, `gate` | one period of a connection at a time; no tenant takes all workers |
 //! | `period` | one period, read and committed |
@@ -21,10 +22,12 @@ pub mod chain;
 pub mod choose;
 pub mod connections;
 pub mod discovery;
+pub mod explorer;
 pub mod exports;
 pub mod find;
 pub mod gate;
 pub mod ledger;
+pub mod listed;
 pub mod patience;
 pub mod period;
 mod place;

@@ -241,7 +241,8 @@ impl Worker {
                 continue;
             }
             let entry = self.ledger.entry(job.scope, export.as_str(), period).await?;
-            if entry.payers.iter().any(|payer| payers.contains(payer)) {
+            let either = [&job.slice.export, &export].into_iter().any(Export::is_cost_explorer);
+            if either || entry.payers.iter().any(|payer| payers.contains(payer)) {
                 taken.push(Slice { export, ..job.slice.clone() });
             }
         }

@@ -1,6 +1,7 @@
 //! What the tests share: the samples, made-up reports, stores in memory that can be told to fail, and an independent reading of a report.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
+pub mod bureau;
 pub mod report;
 pub mod store;
 pub mod yard;

@@ -189,6 +189,12 @@ impl Yard {
 
     /// Orders a look at a customer's bucket, as the schedule does.
     pub async fn look(&self, customer: Customer) -> CloudEvent<DiscoverExports> {
+        let named = Some(ExportLocation { bucket: customer.bucket(), prefix: String::new() });
+        self.look_at(customer, named).await
+    }
+
+    /// As [`Self::look`], where the stack named this.
+    pub async fn look_at(&self, customer: Customer, named: Option<ExportLocation>) -> CloudEvent<DiscoverExports> {
         let Customer { tenant, connection } = customer;
         let job = event(DiscoverExports {
             job: JobId::new(),
@@ -196,7 +202,7 @@ impl Yard {
             connection,
             account: ACCOUNT.parse().unwrap(),
             region: "eu-central-1".parse().unwrap(),
-            named: Some(ExportLocation { bucket: customer.bucket(), prefix: String::new() }),
+            named,
         });
         self.bus.publish(&job).await.unwrap();
         job
