@@ -1,7 +1,7 @@
 //! The account's own APIs of costs, all of one form: signed JSON over HTTPS, answered in pages.
 //!
 //! Lives here: requests, retries, and what stands in answers ([`cost_explorer`], [`reports`]). Must not live here: when something is asked, what is kept,
-//! NATS. The signer and the HTTP client are those that the storage client has: three SDK crates would be built for five operations.
+//! NATS. The signer and the HTTP client are those that the storage client has: three SDK crates would be built for four operations.
 
 pub mod cost_explorer;
 pub mod reports;
