@@ -24,7 +24,7 @@ use crate::{
 /// A first-hop session with less time left than this is not begun with.
 const MARGIN: Duration = Duration::from_secs(60);
 /// A first hop counts as begun after a revocation only if it was begun this much after: AWS writes down whole seconds.
-const CLEAR_OF_DENIED: Duration = Duration::from_secs(1);
+const CLEAR_OF_DENIED: Duration = Duration::from_secs(2);
 /// For a revocation of this very second a new first hop waits; for one that lies further ahead by AWS's clock, it is not waited here.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// First hops kept; the least used give way. One is some 2 KB.
@@ -90,6 +90,8 @@ struct Way {
     tries: usize,
     /// How long a call may wait for its turn.
     patience: Duration,
+    /// How long one answer may take, from when it is the call's turn. AWS answers within a tenth of a second.
+    answer: Duration,
 }
 
 /// Tries of an issue: somebody waits, so a few quick ones, and then the requester is told.
@@ -97,6 +99,7 @@ const ISSUE_TRIES: usize = 3;
 const ISSUE_PATIENCE: Duration = Duration::from_secs(8);
 /// A probe tries once, because the inquiry decides about the next try; nobody waits for its turn but a job.
 const PROBE_PATIENCE: Duration = Duration::from_secs(30);
+const ONE_ANSWER: Duration = Duration::from_secs(6);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes sessions in customers' roles.
@@ -130,8 +133,8 @@ impl Chain {
     pub fn new(principals: Principals, issuing: Arc<dyn Sts>, probing: Arc<dyn Sts>) -> Self {
         let clock = AwsClock::default();
         let (first_hops, denials) = (first_hops(&clock), Denials::default());
-        let issuing = Way { sts: issuing, tries: ISSUE_TRIES, patience: ISSUE_PATIENCE };
-        let probing = Way { sts: probing, tries: 1, patience: PROBE_PATIENCE };
+        let issuing = Way { sts: issuing, tries: ISSUE_TRIES, patience: ISSUE_PATIENCE, answer: ONE_ANSWER };
+        let probing = Way { sts: probing, tries: 1, patience: PROBE_PATIENCE, answer: ONE_ANSWER };
         Self { principals, issuing, probing, first_hops, budget: None, alarms: None, denials, clock }
     }
 
@@ -376,9 +379,10 @@ impl Chain {
             if let Some(budget) = &self.budget {
                 budget.take(payer, tenant, way.patience).await.map_err(ChainError::Busy)?;
             }
-            let failure = match way.sts.assume_role(keys, call).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
+            let failure = match tokio::time::timeout(way.answer, way.sts.assume_role(keys, call)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(failure)) => failure,
+                Err(_) => Failure::new(FailureKind::Indeterminate(Unclear::TimedOut), None),
             };
             if let (FailureKind::Indeterminate(Unclear::Throttled), Some(budget)) = (failure.kind, &self.budget) {
                 budget.throttled(payer);

@@ -35,7 +35,7 @@ use contracts::{AccountId, PrincipalAccountsError, Stream};
 use messaging::{Bus, BusError, ConnectError, seal::SealError, seal::SealSeed};
 use runtime::{Health, HttpError, HttpServer, RuntimeError, Supervisor};
 use telemetry::Telemetry;
-use tokio::sync::mpsc::UnboundedReceiver;
+
 use tokio_util::sync::CancellationToken;
 
 pub use config::{BrokerConfig, Command, Invocation, KeygenArgs, ServeArgs, command};
@@ -45,7 +45,7 @@ use crate::{
     aws_account::Claim,
     chain::Chain,
     denials::Denials,
-    grants::{Grants, WatchError, Withdrawal},
+    grants::{Grants, WatchError},
     issue::{Issuer, Sessions, UsedConnections},
     jobs::Jobs,
     journal::{Journal, OpenError},
@@ -161,8 +161,10 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
         reads: Arc::new(RealReads::new(&sdk).map_err(RunError::Reads)?),
         metrics: metrics.clone(),
     };
-    let (grants, withdrawn) = Grants::open(&bus).await.map_err(RunError::Grants)?;
     let sessions = Sessions::new(clock.clone());
+    let withdrawn = sessions.clone();
+    let grants = Grants::open(&bus, Arc::new(move |withdrawal| withdrawn.withdraw(withdrawal)));
+    let grants = grants.await.map_err(RunError::Grants)?;
     let used = UsedConnections::default();
     let issuer = Arc::new(Issuer {
         grants: Arc::new(grants.clone()),
@@ -176,14 +178,13 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     let endpoints = issue::serve(&bus, issuer).await.map_err(RunError::Bus)?;
 
     let (health, tasks) = (Health::new(), Supervisor::new(shutdown));
-    let revoker = Arc::new(Revoker { maker: maker.clone(), grants: Arc::new(grants.clone()) });
+    let revoker = Arc::new(Revoker { maker: maker.clone(), grants: Arc::new(grants.clone()), clock: clock.clone() });
     let settle = config.broker.settle();
     let jobs = Jobs { bus: bus.clone(), prober, looker, revoker, clock, settle, shutdown: tasks.token() };
     tasks.spawn("aws account", aws_account::check(claims, health.part("aws"), tasks.token()));
     tasks.spawn("nats health", watch_nats(bus.clone(), health.part("nats"), tasks.token()));
     tasks.spawn("grants", grants.follow(health.part("grants"), tasks.token()));
     tasks.spawn("denials", denials.follow(store, health.part("denials"), tasks.token()));
-    tasks.spawn("evictions", evict(sessions, withdrawn, tasks.token()));
     tasks.spawn("canary", principal::keep_canary(maker.clone(), tasks.token()));
     tasks.spawn("stranger", principal::keep_stranger(maker.clone(), tasks.token()));
     tasks.spawn(
@@ -288,20 +289,6 @@ async fn watch_nats(
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
-        }
-    }
-}
-
-/// Drops cached credentials the moment that the registry takes its word back. Cancel: ends. Failure: none.
-async fn evict(
-    sessions: Sessions,
-    mut withdrawn: UnboundedReceiver<Withdrawal>,
-    shutdown: CancellationToken,
-) -> Result<(), std::convert::Infallible> {
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
-            Some(withdrawal) = withdrawn.recv() => sessions.withdraw(&withdrawal),
         }
     }
 }

@@ -240,9 +240,6 @@ pub struct Grant {
     /// Purposes whose permissions are missing: nothing is issued for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Purpose>,
-    /// Whether the role's trust policy allows session tags (`sts:TagSession`): the stack's template is of version 3 or later.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub session_tags: bool,
     /// Grows with every grant of the connection; a lower one is never believed after a higher one.
     pub revision: u64,
 }

@@ -123,6 +123,7 @@ impl EndpointServer {
         let stop = self.stop.clone();
         self.endpoints.push(Box::pin(async move {
             let (tasks, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENT)));
+            let mut stopping = false;
             let served = loop {
                 let slot = slots.clone().acquire_owned().await;
                 tokio::select! {
@@ -134,10 +135,16 @@ impl EndpointServer {
                                 drop(slot);
                             });
                         }
-                        None if stop.is_cancelled() => break Ok(()),
+                        None if stopping || stop.is_cancelled() => break Ok(()),
                         None => break Err(ServeError { endpoint: E::NAME }),
                     },
-                    () = stop.cancelled() => break Ok(()),
+                    // First the server gives us no more, or it would while nobody reads; what has come by then is answered.
+                    () = stop.cancelled(), if !stopping => {
+                        stopping = true;
+                        if endpoint.stop().await.is_err() {
+                            break Ok(());
+                        }
+                    }
                 }
             };
             tasks.close();

@@ -11,11 +11,13 @@ use messaging::{
     async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream as Kept},
 };
 use runtime::Part;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Book, Change, Withdrawal};
 use crate::follow::{Current, Followed};
+
+/// What is done at once with a withdrawal.
+pub(super) type OnWithdrawal = Arc<dyn Fn(&Withdrawal) + Send + Sync>;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -38,20 +40,19 @@ pub struct Grants {
     stream: Kept,
     /// Whether the book is what the stream says.
     current: Current,
-    withdrawn: mpsc::UnboundedSender<Withdrawal>,
+    withdrawn: OnWithdrawal,
 }
 
 impl Grants {
-    /// Opens the stream. The receiver is told of every grant under which nothing may be handed out again.
+    /// Opens the stream. `withdrawn` is called for every grant under which nothing may be handed out again, before whoever found that out goes on: the
+    /// request that learns of a missed withdrawal must not be answered out of what was cached before.
     ///
     /// # Errors
     /// When the stream is not there or may not be read.
-    pub async fn open(bus: &Bus) -> Result<(Self, mpsc::UnboundedReceiver<Withdrawal>), WatchError> {
+    pub async fn open(bus: &Bus, withdrawn: OnWithdrawal) -> Result<Self, WatchError> {
         let stream =
             bus.jetstream().get_stream(Stream::Grants.name()).await.map_err(|error| WatchError(error.into()))?;
-        let (withdrawn, told) = mpsc::unbounded_channel();
-        let grants = Self { book: Arc::default(), stream, current: Current::default(), withdrawn };
-        Ok((grants, told))
+        Ok(Self { book: Arc::default(), stream, current: Current::default(), withdrawn })
     }
 
     #[must_use]
@@ -104,7 +105,7 @@ impl Grants {
                 let (tenant, connection, revision) = (grant.tenant, grant.connection, grant.revision);
                 if let Change::Withdrawn(withdrawal) = self.book.accept(grant) {
                     tracing::info!(%tenant, %connection, revision, purposes = ?withdrawal.purposes, "cached credentials of the connection are withdrawn");
-                    self.withdraw(withdrawal);
+                    self.withdraw(&withdrawal);
                 }
                 Ok(())
             }
@@ -114,16 +115,15 @@ impl Grants {
                 if let Some(withdrawal) =
                     whose(subject).and_then(|(tenant, connection)| self.book.forget(tenant, connection))
                 {
-                    self.withdraw(withdrawal);
+                    self.withdraw(&withdrawal);
                 }
                 Err(error)
             }
         }
     }
 
-    fn withdraw(&self, withdrawal: Withdrawal) {
-        // The receiver lives as long as the service.
-        let _ = self.withdrawn.send(withdrawal);
+    fn withdraw(&self, withdrawal: &Withdrawal) {
+        (self.withdrawn)(&withdrawal);
     }
 }
 

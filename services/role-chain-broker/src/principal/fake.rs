@@ -88,7 +88,7 @@ impl Bench {
         let maker = Maker { accounts, store: store.clone(), wrapper: wrapper.clone(), settle, metrics };
         let maker = Arc::new(maker);
         let book = Arc::new(Book::default());
-        let revoker = Revoker { maker: maker.clone(), grants: book.clone() };
+        let revoker = Revoker { maker: maker.clone(), grants: book.clone(), clock: crate::sts::AwsClock::default() };
         Self { iam: iams[0].clone(), iams, store, wrapper, knife, revoker, book, maker }
     }
 

@@ -14,12 +14,14 @@ use super::{
     store::amend,
     stranger,
 };
-use crate::grants::GrantSource;
+use crate::{grants::GrantSource, sts::AwsClock};
 
 pub struct Revoker {
     pub maker: Arc<Maker>,
     /// The second opinion on a removal, which cannot be undone.
     pub grants: Arc<dyn GrantSource>,
+    /// The instants are AWS's.
+    pub clock: AwsClock,
 }
 
 /// The next whole second: `aws:TokenIssueTime` has no fractions, and a session of the same second must not pass for a later one.
@@ -41,7 +43,7 @@ impl Revoker {
     /// See [`MakeError`].
     pub async fn deny(&self, tenant: TenantId, before: Timestamp) -> Result<Timestamp, MakeError> {
         let plan = self.maker.plan(tenant).await?;
-        let before = whole_second(before.min(Timestamp::now()));
+        let before = whole_second(before.min(self.clock.now()));
         loop {
             let mut denied = None;
             let written = amend(self.maker.store.as_ref(), tenant, |record| {

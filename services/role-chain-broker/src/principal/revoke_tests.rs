@@ -45,6 +45,16 @@ async fn what_is_still_to_come_cannot_be_denied() {
 }
 
 #[tokio::test]
+async fn what_awss_clock_is_ahead_by_is_denied_too() {
+    let tenant = TenantId::new();
+    let (bench, ..) = ready_bench(tenant).await;
+    bench.revoker.clock.set_ahead(Duration::from_secs(240));
+    let ordered = bench.revoker.clock.at_least(Timestamp::now());
+    let denied = bench.revoker.deny(tenant, ordered).await.unwrap();
+    assert!(denied >= ordered, "{denied} is before {ordered}");
+}
+
+#[tokio::test]
 async fn at_once_the_latest_is_the_last_word_in_iam() {
     let tenant = TenantId::new();
     let (bench, ..) = ready_bench(tenant).await;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use contracts::TenantId;
 use futures::{StreamExt as _, TryStreamExt as _};
-use messaging::async_nats::jetstream::kv;
+use messaging::async_nats::jetstream::{kv, stream::LastRawMessageErrorKind};
 
 use super::{
     accounts::Census,
@@ -61,6 +61,8 @@ pub trait PrincipalStore: Send + Sync {
 /// Records that are read at the same time, when all of them are.
 const READS: usize = 64;
 
+/// Stands in the headers of what is no value ([ADR-8](https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-8.md)).
+const KV_OPERATION: &str = "KV-Operation";
 /// Tries of one change against others who write the same record.
 const TRIES: usize = 10;
 
@@ -106,13 +108,17 @@ fn unavailable(operation: &'static str, error: impl std::fmt::Display) -> StoreE
 #[async_trait]
 impl PrincipalStore for Bucket {
     async fn get(&self, tenant: TenantId) -> Result<Option<(Record, Revision)>, StoreError> {
-        let entry = self.0.entry(tenant.to_string()).await.map_err(|error| unavailable("read", error))?;
-        match entry {
-            Some(entry) if entry.operation == kv::Operation::Put => {
-                let record = Record::decode(&entry.value).map_err(StoreError::Malformed)?;
-                Ok(Some((record, entry.revision)))
+        // By the stream's leader: the bucket's own reads may be answered by a replica that has not heard of a revocation yet.
+        let subject = format!("{}{tenant}", self.0.prefix);
+        match self.0.stream.get_last_raw_message_by_subject(&subject).await {
+            // A marker: the key was deleted.
+            Ok(message) if message.headers.get(KV_OPERATION).is_some() => Ok(None),
+            Ok(message) => {
+                let record = Record::decode(&message.payload).map_err(StoreError::Malformed)?;
+                Ok(Some((record, message.sequence)))
             }
-            _ => Ok(None),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(unavailable("read", error)),
         }
     }
 

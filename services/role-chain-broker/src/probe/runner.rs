@@ -23,8 +23,8 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// One answer, the first hop included; after it the same is asked again. AWS answers within a tenth of a second.
-const ONE_ANSWER: Duration = Duration::from_secs(6);
+/// A probe on its own, two calls with their turns.
+const ALONE: Duration = Duration::from_secs(30);
 /// Tries of a probe that decides nothing.
 const SIDE_TRIES: usize = 3;
 
@@ -115,7 +115,7 @@ impl Prober {
     /// # Errors
     /// As [`Prober::run`].
     pub async fn still_lets_in(&self, suspect: &Suspect) -> Result<(Seen, ProbeEvidence), PrincipalError> {
-        let reply = self.ask(suspect, Probe::RightId, None, ONE_ANSWER).await?;
+        let reply = self.ask(suspect, Probe::RightId, None, ALONE).await?;
         Ok((reply.seen, reply.evidence))
     }
 
@@ -126,7 +126,7 @@ impl Prober {
     pub async fn other_principal(&self, suspect: &Suspect) -> Option<ProbeEvidence> {
         let mut pauses = pauses();
         for tried in 1.. {
-            let reply = self.ask(suspect, Probe::OtherPrincipal, None, ONE_ANSWER).await.ok()?;
+            let reply = self.ask(suspect, Probe::OtherPrincipal, None, ALONE).await.ok()?;
             if reply.seen != Seen::Unclear || tried >= SIDE_TRIES {
                 return Some(reply.evidence);
             }
@@ -145,7 +145,7 @@ impl Prober {
     ) -> Result<Reply, PrincipalError> {
         let span = tracing::info_span!("probe", probe = ?probe, outcome = field::Empty);
         let put = self.put(suspect, probe, session).instrument(span.clone());
-        let reply = match tokio::time::timeout(within.min(ONE_ANSWER), put).await {
+        let reply = match tokio::time::timeout(within, put).await {
             Ok(reply) => reply?,
             Err(_) => unclear(probe, None),
         };

@@ -345,7 +345,6 @@ pub(crate) fn grant(tenant: TenantId, role: &RoleArn, id: &ExternalId) -> Grant 
         role_arn: role.clone(),
         external_id: id.clone(),
         missing: Vec::new(),
-        session_tags: false,
         revision: 1,
     }
 }

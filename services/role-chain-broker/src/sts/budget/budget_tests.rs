@@ -10,13 +10,16 @@ use super::*;
 struct Memory {
     windows: Mutex<HashMap<AccountId, (Window, u64)>>,
     away: AtomicBool,
+    unreadable: AtomicBool,
 }
 
 #[async_trait]
 impl Windows for Memory {
-    async fn get(&self, account: &AccountId) -> Result<Option<(Window, u64)>, WindowError> {
+    async fn get(&self, account: &AccountId) -> Result<(Option<Window>, u64), WindowError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        Ok(lock(&self.windows).get(account).copied())
+        let stored = lock(&self.windows).get(account).copied();
+        let unreadable = self.unreadable.load(Ordering::Acquire);
+        Ok(stored.map_or((None, 0), |(window, revision)| ((!unreadable).then_some(window), revision)))
     }
 
     async fn put(&self, account: &AccountId, window: Window, replaces: u64) -> Result<u64, WindowError> {
@@ -167,4 +170,25 @@ async fn accounts_have_budgets_of_their_own_and_those_who_left_cost_nothing() {
     let began = Instant::now();
     budget.take(&other, TenantId::new(), LONG).await.unwrap();
     assert!(began.elapsed() <= Duration::from_millis(2100), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_cannot_be_read_is_begun_anew() {
+    let (memory, shutdown) = (Arc::new(Memory::default()), CancellationToken::new());
+    let patience = Duration::from_secs(3);
+    running(100, &memory, &shutdown).take(&account(), TenantId::new(), patience).await.unwrap();
+    // Deleted, or written by another version: there is a revision, and nothing to be read.
+    memory.unreadable.store(true, Ordering::Release);
+    running(100, &memory, &shutdown).take(&account(), TenantId::new(), patience).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_goes_away_leaves_the_line() {
+    let (memory, shutdown) = (Arc::new(Memory::default()), CancellationToken::new());
+    memory.away.store(true, Ordering::Release);
+    let budget = running(100, &memory, &shutdown);
+    let (account, tenant) = (account(), TenantId::new());
+    let given_up = tokio::time::timeout(Duration::from_secs(1), budget.take(&account, tenant, LONG));
+    assert!(given_up.await.is_err());
+    assert_eq!(budget.waiting(), 0);
 }

@@ -11,7 +11,6 @@ mod window;
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -38,6 +37,8 @@ use window::Window;
 
 /// Between two tries at a bucket that cannot be reached.
 const PAUSE: Duration = Duration::from_millis(200);
+/// So many lost writes in a row are worth a word and a pause.
+const MANY_CONFLICTS: u32 = 20;
 /// Between two looks at how many wait, for the gauge.
 const EVERY: Duration = Duration::from_secs(1);
 /// Whoever is told to come again is not told to come later than this.
@@ -50,6 +51,11 @@ pub struct Busy {
     /// When it is worth asking again.
     pub again_after: Duration,
 }
+
+/// Nobody hands out the calls of an account any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the task that hands out the calls of STS of one account died")]
+pub struct Died(#[source] tokio::task::JoinError);
 
 /// Hands out calls. Cheap to clone.
 #[derive(Clone)]
@@ -71,6 +77,18 @@ struct Line {
     /// Calls a second at the moment.
     pace: AtomicU32,
     throttled: AtomicBool,
+}
+
+/// Takes out of the line whoever does not listen any more.
+struct Leave<'a> {
+    line: &'a Line,
+    tenant: TenantId,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        lock(&self.line.turns).leave(self.tenant, |waiting| !waiting.is_closed());
+    }
 }
 
 /// New accounts, for [`Budget::run`].
@@ -103,6 +121,8 @@ impl Budget {
     pub async fn take(&self, account: &AccountId, tenant: TenantId, patience: Duration) -> Result<(), Busy> {
         let line = self.line(account);
         let pace = line.pace.load(Ordering::Relaxed).max(1);
+        // Dropped after `called`, also when whoever asks goes away: nobody is delayed by those who have left.
+        let _leave = Leave { line: &line, tenant };
         let called = {
             let mut turns = lock(&line.turns);
             let wait = Duration::from_secs_f64(turns.ahead_of(tenant) as f64 / f64::from(pace));
@@ -116,11 +136,7 @@ impl Budget {
         line.came.notify_one();
         match tokio::time::timeout(patience, called).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => {
-                // Nobody is delayed by those who have left.
-                lock(&line.turns).leave(tenant, |waiting| !waiting.is_closed());
-                Err(Busy { again_after: self.0.rate.window() })
-            }
+            Ok(Err(_)) | Err(_) => Err(Busy { again_after: self.0.rate.window() }),
         }
     }
 
@@ -159,30 +175,31 @@ impl Budget {
     /// Cancel: whoever waits is told that there is no call. Failure: a bucket that cannot be reached is tried again; meanwhile nothing is handed out.
     ///
     /// # Errors
-    /// Never.
+    /// When what hands out an account's calls has died.
     pub async fn run(
         self,
         mut accounts: NewAccounts,
         metrics: Metrics,
         shutdown: CancellationToken,
-    ) -> Result<(), Infallible> {
+    ) -> Result<(), Died> {
         let mut tasks = JoinSet::new();
         let mut look = tokio::time::interval(EVERY);
-        loop {
+        let died = loop {
             tokio::select! {
+                Some(Err(source)) = tasks.join_next() => break Err(Died(source)),
                 _ = look.tick() => metrics.sts_waiting(self.waiting()),
-                () = shutdown.cancelled() => break,
+                () = shutdown.cancelled() => break Ok(()),
                 Some((account, line)) = accounts.0.recv() => {
                     let giver = Giver { account, line, rate: self.0.rate, windows: self.0.windows.clone(), seen: None, held: None };
                     tasks.spawn(giver.give());
                 }
             }
-        }
+        };
         self.0.ended.store(true, Ordering::Release);
         tasks.shutdown().await;
         // Dropping their senders tells those who wait.
         lock(&self.0.accounts).values().for_each(|line| *lock(&line.turns) = Turns::default());
-        Ok(())
+        died
     }
 }
 
@@ -231,6 +248,7 @@ impl Giver {
         {
             return held;
         }
+        let mut conflicts = 0_u32;
         loop {
             match self.try_take().await {
                 Ok(0) => {
@@ -238,7 +256,14 @@ impl Giver {
                     tokio::time::sleep_until(open_since + self.rate.window()).await;
                 }
                 Ok(calls) => return calls,
-                Err(WindowError::Conflict) => self.seen = self.seen_again().await,
+                Err(WindowError::Conflict) => {
+                    conflicts += 1;
+                    if conflicts % MANY_CONFLICTS == 0 {
+                        tracing::warn!(account = %self.account, conflicts, "calls to STS wait: others are always faster at the budget");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    self.seen = self.seen_again().await;
+                }
                 Err(error) => {
                     tracing::warn!(account = %self.account, %error, "calls to STS wait");
                     tokio::time::sleep(PAUSE).await;
@@ -273,8 +298,8 @@ impl Giver {
 
     /// The window in the bucket; none yet is one that nobody has taken of.
     async fn look(&mut self) -> Result<(Window, u64, Instant), WindowError> {
-        let (window, revision) =
-            self.windows.get(&self.account).await?.unwrap_or_else(|| (Window::first(self.rate), 0));
+        let (window, revision) = self.windows.get(&self.account).await?;
+        let window = window.unwrap_or_else(|| Window::first(self.rate));
         // The same window is not younger for being looked at again.
         let since = self.seen.filter(|(seen, _, _)| seen.number == window.number).map(|(_, _, since)| since);
         let since = since.unwrap_or_else(Instant::now);

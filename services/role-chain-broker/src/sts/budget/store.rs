@@ -22,8 +22,9 @@ pub enum WindowError {
 /// Cancel: a dropped write may or may not have happened; then some calls are taken by nobody.
 #[async_trait]
 pub(super) trait Windows: Send + Sync {
-    /// The window and its revision. One that cannot be read counts as none.
-    async fn get(&self, account: &AccountId) -> Result<Option<(Window, u64)>, WindowError>;
+    /// The window and the revision that a write replaces. None is there where somebody has deleted it, or one of another version cannot be read: then
+    /// it is begun anew.
+    async fn get(&self, account: &AccountId) -> Result<(Option<Window>, u64), WindowError>;
     /// Writes if the last revision is `replaces`.
     async fn put(&self, account: &AccountId, window: Window, replaces: u64) -> Result<u64, WindowError>;
 }
@@ -34,9 +35,9 @@ fn unavailable(operation: &'static str, error: impl std::fmt::Display) -> Window
 
 #[async_trait]
 impl Windows for kv::Store {
-    async fn get(&self, account: &AccountId) -> Result<Option<(Window, u64)>, WindowError> {
+    async fn get(&self, account: &AccountId) -> Result<(Option<Window>, u64), WindowError> {
         let entry = self.entry(account.as_str()).await.map_err(|error| unavailable("read", error))?;
-        Ok(entry.and_then(|entry| Some((serde_json::from_slice(&entry.value).ok()?, entry.revision))))
+        Ok(entry.map_or((None, 0), |entry| (serde_json::from_slice(&entry.value).ok(), entry.revision)))
     }
 
     async fn put(&self, account: &AccountId, window: Window, replaces: u64) -> Result<u64, WindowError> {

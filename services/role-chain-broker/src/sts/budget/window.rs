@@ -41,7 +41,6 @@ impl Rate {
 
 /// A window as it stands in the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Window {
     /// Grows by one with each.
     pub number: u64,
