@@ -123,7 +123,7 @@ impl Grants {
     }
 
     fn withdraw(&self, withdrawal: &Withdrawal) {
-        (self.withdrawn)(&withdrawal);
+        (self.withdrawn)(withdrawal);
     }
 }
 

@@ -258,7 +258,7 @@ impl Giver {
                 Ok(calls) => return calls,
                 Err(WindowError::Conflict) => {
                     conflicts += 1;
-                    if conflicts % MANY_CONFLICTS == 0 {
+                    if conflicts.is_multiple_of(MANY_CONFLICTS) {
                         tracing::warn!(account = %self.account, conflicts, "calls to STS wait: others are always faster at the budget");
                         tokio::time::sleep(PAUSE).await;
                     }
