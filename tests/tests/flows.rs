@@ -119,9 +119,9 @@ async fn the_main_job(mut world: World) {
     let costs = world.operator.costs(tenant).await.expect("costs");
     assert_eq!((costs.rows, costs.totals.len(), costs.periods.len()), (NOVEMBER_ROWS, 1, 1));
     assert_eq!((costs.totals[0].billed.to_string().as_str(), costs.periods[0].as_str()), (NOVEMBER_TOTAL, "2018-11"));
-    let sum = costs.by_service.iter().fold(Amount::default().decimal(), |sum, cost| sum + cost.billed.decimal());
+    let sum = costs.lines.iter().fold(Amount::default().decimal(), |sum, line| sum + line.sum.billed.decimal());
     assert_eq!(sum, costs.totals[0].billed.decimal());
-    assert_eq!(costs.by_service.iter().map(|cost| cost.rows).sum::<u64>(), NOVEMBER_ROWS);
+    assert_eq!(costs.lines.iter().map(|line| line.sum.rows).sum::<u64>(), NOVEMBER_ROWS);
 
     world.quiet().await;
     assert_eq!(
@@ -154,7 +154,7 @@ async fn tenants_are_apart(
 ) {
     let (tenant, id) = (other.0.tenant, other.1.connection);
     let costs = world.operator.costs(tenant).await.expect("costs");
-    assert_eq!((costs.rows, costs.totals.len(), costs.by_service.len()), (0, 0, 0));
+    assert_eq!((costs.rows, costs.totals.len(), costs.lines.len()), (0, 0, 0));
     assert_ne!(world.only_connection(tenant).await.connection, acme.1);
     let crossed = world.operator.connection(tenant, acme.1).await.expect_err("another tenant's connection");
     assert!(format!("{crossed:?}").contains("NotFound"), "{crossed:?}");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use contracts::{
     ConnectionId, PageRequest, TenantId,
     connection::{Connection, ConnectionState, GetConnection, ListConnections, ListConnectionsRequest},
-    costs::{CostsByService, ExportLocation, QueryCosts, QueryCostsRequest},
+    costs::{ExportLocation, QueriedCosts, QueryCosts, QueryCostsRequest},
     enrollment::{CreateEnrollment, CreateEnrollmentRequest, EnrollmentKind, EnrollmentOffer},
     tenant::{CreateTenant, CreateTenantRequest, Empty, GetTenant, Tenant},
 };
@@ -112,7 +112,7 @@ impl Operator {
 
     /// # Errors
     /// The registry refuses, or does not answer.
-    pub async fn costs(&self, tenant: TenantId) -> Result<CostsByService> {
+    pub async fn costs(&self, tenant: TenantId) -> Result<QueriedCosts> {
         Ok(self.bus.request::<QueryCosts>(QueryCosts::subject(tenant), &QueryCostsRequest::default(), TIMEOUT).await?)
     }
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use client::{CredentialsError, IssueError};
-use contracts::{ConnectionId, audit::verify::Break};
+use contracts::{ConnectionId, audit::verify::Break, costs::InvalidCostQuery};
 use messaging::{BusError, ConnectError, PublishError, RequestError, seal::SealError};
 use permissions::{UserName, limited::NotByTenant};
 
@@ -19,6 +19,8 @@ pub(crate) enum CliError {
     Request(#[from] RequestError),
     #[error(transparent)]
     Bus(#[from] BusError),
+    #[error(transparent)]
+    Question(#[from] InvalidCostQuery),
     #[error(transparent)]
     Issue(#[from] IssueError),
     #[error(transparent)]

@@ -93,6 +93,11 @@ async fn serve(config: &Config, telemetry: telemetry::Telemetry, shutdown: Cance
     };
     let questions = questions(&parts, &table).await?;
 
+    let (summed, summing) = (Arc::clone(&table), token.clone());
+    supervisor.spawn("summaries", async move {
+        query::summaries(summed, summing).await;
+        Ok::<_, Infallible>(())
+    });
     let book = Book::of(&table);
     let (health, metrics) = (Health::new(), move || telemetry.prometheus());
     supervisor.spawn("nats", watch(bus.clone(), health.part("nats"), token.clone()));

@@ -11,7 +11,7 @@
 mod support;
 
 use contracts::connection::{ConnectionRevoked, ConnectionVerified};
-use contracts::costs::{CostsByService, CostsFailed, CostsIngested, ExportLocation, QueryCosts, QueryCostsRequest};
+use contracts::costs::{CostsFailed, CostsIngested, ExportLocation, QueriedCosts, QueryCosts, QueryCostsRequest};
 use contracts::credentials::{IssueCredentials, IssuedCredentials, Purpose, SealedCredentials, SecretText};
 use contracts::{CloudEvent, ConnectionId, ErrorCode, ErrorReply, Stream, TenantId, Timestamp};
 use futures::StreamExt as _;
@@ -133,7 +133,7 @@ impl Flow {
         self.registry.publish(&event(verified)).await.unwrap();
     }
 
-    async fn costs(&self) -> Option<CostsByService> {
+    async fn costs(&self) -> Option<QueriedCosts> {
         let request = QueryCostsRequest::default();
         self.operator
             .request::<QueryCosts>(QueryCosts::subject(self.tenant), &request, Duration::from_secs(5))
@@ -141,7 +141,7 @@ impl Flow {
             .ok()
     }
 
-    async fn until_billed(&self, wanted: &str) -> CostsByService {
+    async fn until_billed(&self, wanted: &str) -> QueriedCosts {
         let start = Instant::now();
         loop {
             match self.costs().await {
@@ -176,7 +176,7 @@ async fn from_the_event_to_the_answer_and_on_after_a_crash() {
     flow.verify(connection, "cur").await;
 
     let costs = flow.until_billed("1.75").await;
-    assert_eq!((costs.rows, costs.by_service[0].service.as_str()), (2, "AmazonEC2"));
+    assert_eq!((costs.rows, costs.lines[0].of[0].as_str()), (2, "AmazonEC2"));
     assert!(flow.issued.load(Ordering::SeqCst) >= 2, "it asked again after it had come too early");
     let said = flow.next::<CostsIngested>().await.data;
     assert_eq!(

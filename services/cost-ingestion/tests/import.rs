@@ -11,10 +11,11 @@
 mod support;
 
 use contracts::TenantId;
+use contracts::costs::QueryCostsRequest;
 use cost_ingestion::export::Limits;
 use cost_ingestion::import::{ImportArgs, ImportReport, import};
 use cost_ingestion::ingest::{Outcome, Payers};
-use cost_ingestion::table::{CostQuery, CostTable};
+use cost_ingestion::table::CostTable;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder};
 use object_store::memory::InMemory;
@@ -61,8 +62,7 @@ impl Desk {
     /// (rows, billed, effective) of the table.
     async fn held(&self) -> (u64, String, String) {
         let table = CostTable::open(&self.table()).await.unwrap();
-        let query = CostQuery { tenant: self.tenant, connection: None, period: None, top: Some(200) };
-        let costs = table.by_service(&query).await.unwrap();
+        let costs = table.query(self.tenant, &QueryCostsRequest::default()).await.unwrap();
         let total = &costs.totals[0];
         (costs.rows, total.billed.decimal().normalize().to_string(), total.effective.decimal().normalize().to_string())
     }
@@ -137,12 +137,12 @@ async fn a_focus_csv_sums_to_what_duckdb_says_however_it_is_packed() {
         assert_eq!(desk.held().await, (1000, "20.52022672899".into(), "14.97651418586".into()));
 
         let table = CostTable::open(&desk.table()).await.unwrap();
-        let query = CostQuery { tenant: desk.tenant, connection: None, period: None, top: Some(4) };
-        let costs = table.by_service(&query).await.unwrap();
+        let query = QueryCostsRequest { top: Some(4), ..QueryCostsRequest::default() };
+        let costs = table.query(desk.tenant, &query).await.unwrap();
         let services: Vec<_> = costs
-            .by_service
+            .lines
             .iter()
-            .map(|s| (s.service.as_str(), s.rows, s.billed.decimal().normalize().to_string()))
+            .map(|s| (s.of[0].as_str(), s.sum.rows, s.sum.billed.decimal().normalize().to_string()))
             .collect();
         let known = |service, rows, billed: &str| (service, rows, billed.to_owned());
         assert_eq!(
@@ -185,10 +185,9 @@ async fn generated_sets_of_every_format_sum_to_their_known_totals() {
             assert_eq!(report.totals["USD"].billed, known["billed"], "{format} {packing}");
             assert_eq!(report.totals["USD"].effective, known["effective"], "{format} {packing}");
             let table = CostTable::open(&desk.table()).await.unwrap();
-            let query = CostQuery { tenant: desk.tenant, connection: None, period: None, top: Some(200) };
-            for service in table.by_service(&query).await.unwrap().by_service {
-                let billed = service.billed.decimal().normalize().to_string();
-                assert_eq!(known["billedByService"][&service.service], Value::String(billed), "{}", service.service);
+            for line in table.query(desk.tenant, &QueryCostsRequest::default()).await.unwrap().lines {
+                let billed = line.sum.billed.decimal().normalize().to_string();
+                assert_eq!(known["billedByService"][&line.of[0]], Value::String(billed), "{}", line.of[0]);
             }
         }
     }

@@ -10,6 +10,7 @@
 
 mod support;
 
+use contracts::costs::QueryCostsRequest;
 use cost_ingestion::export::Limits;
 use cost_ingestion::ingest::{IngestError, Ingestor, Outcome, Payers};
 use cost_ingestion::table::CostTable;
@@ -82,12 +83,10 @@ async fn other_tenants_and_connections_are_left_alone_and_not_even_opened() {
     assert_eq!(billed(&bench.costs().await), decimal("20"));
     let stranger = first.scope.tenant.to_string();
     assert!(store.take_reads().iter().all(|path| !path.as_ref().contains(&stranger)));
-    let mut query = bench.query();
-    query.connection = Some(second.scope.connection);
-    assert_eq!(billed(&bench.table.by_service(&query).await.unwrap()), decimal("10"));
-    query.tenant = first.scope.tenant;
-    assert_eq!(bench.table.by_service(&query).await.unwrap().rows, 0, "another tenant's connection is nobody's");
+    let query = QueryCostsRequest { connections: vec![second.scope.connection], ..QueryCostsRequest::default() };
+    assert_eq!(billed(&bench.asked(&query).await), decimal("10"));
     bench.order = first;
+    assert_eq!(bench.asked(&query).await.rows, 0, "another tenant's connection is nobody's");
     assert_eq!(billed(&bench.costs().await), decimal("1"));
 }
 
@@ -105,7 +104,10 @@ async fn a_crash_between_data_and_commit_leaves_the_old_totals() {
     assert_eq!(billed(&bench.costs().await), decimal("1"));
     // So does a process that starts now.
     let table = CostTable::with_store(store.clone(), &Url::parse("memory:///costs/").unwrap()).await.unwrap();
-    assert_eq!(billed(&table.by_service(&bench.query()).await.unwrap()), decimal("1"));
+    assert_eq!(
+        billed(&table.query(bench.order.scope.tenant, &QueryCostsRequest::default()).await.unwrap()),
+        decimal("1")
+    );
 
     store.set(Trouble::None);
     assert_eq!(ingested(&bench.ingest().await.unwrap()[0]), (1, decimal("2")));
@@ -149,7 +151,7 @@ async fn readers_see_the_old_or_the_new_and_never_half() {
             while !done.is_cancelled() {
                 let costs = bench.costs().await;
                 assert_eq!(costs.rows, 2);
-                assert_eq!(costs.by_service[0].billed, costs.by_service[1].billed, "both of one version");
+                assert_eq!(costs.lines[0].sum.billed, costs.lines[1].sum.billed, "both of one version");
                 seen.push(billed(&costs));
             }
             seen
@@ -188,8 +190,7 @@ async fn many_writers_lose_nothing() {
     let orders = futures::future::join_all(writers).await;
     assert_eq!(orders.len(), 6);
     let table = CostTable::with_store(store, &url).await.unwrap();
-    let query = cost_ingestion::table::CostQuery { tenant, connection: None, period: None, top: None };
-    assert_eq!(billed(&table.by_service(&query).await.unwrap()), decimal("6"));
+    assert_eq!(billed(&table.query(tenant, &QueryCostsRequest::default()).await.unwrap()), decimal("6"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

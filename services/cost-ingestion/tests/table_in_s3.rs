@@ -12,7 +12,7 @@ mod support;
 
 use cost_ingestion::export::Limits;
 use cost_ingestion::ingest::{Ingestor, Payers};
-use cost_ingestion::table::{CostQuery, CostTable};
+use cost_ingestion::table::CostTable;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
@@ -45,6 +45,8 @@ async fn many_writers_to_one_bucket_lose_nothing() {
     });
     futures::future::join_all(writers).await.into_iter().for_each(|writer| writer.unwrap());
     let table = CostTable::with_store(store, &url).await.unwrap();
-    let query = CostQuery { tenant, connection: None, period: None, top: None };
-    assert_eq!(billed(&table.by_service(&query).await.unwrap()), decimal("4"));
+    assert_eq!(
+        billed(&table.query(tenant, &contracts::costs::QueryCostsRequest::default()).await.unwrap()),
+        decimal("4")
+    );
 }

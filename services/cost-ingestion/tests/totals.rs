@@ -10,6 +10,7 @@
 
 mod support;
 
+use contracts::costs::{PeriodRange, QueriedCosts, QueryCostsRequest};
 use cost_ingestion::ingest::{Outcome, Payers};
 use cost_ingestion::table::CostTable;
 use object_store::memory::InMemory;
@@ -39,15 +40,15 @@ async fn the_samples_sum_to_what_an_independent_reading_says() {
     for (service, cost) in &november {
         *both.entry(service.clone()).or_default() += *cost;
     }
-    let by_service = |costs: &contracts::costs::CostsByService| -> BTreeMap<String, Decimal> {
-        costs.by_service.iter().map(|line| (line.service.clone(), line.billed.decimal())).collect()
+    let by_service = |costs: &QueriedCosts| -> BTreeMap<String, Decimal> {
+        costs.lines.iter().map(|line| (line.of[0].clone(), line.sum.billed.decimal())).collect()
     };
     assert_eq!(by_service(&costs), both);
-    assert!(costs.by_service.windows(2).all(|pair| pair[0].billed >= pair[1].billed));
+    assert!(costs.lines.windows(2).all(|pair| pair[0].sum.billed >= pair[1].sum.billed));
 
-    let mut query = bench.query();
-    query.period = Some(period("2018-11"));
-    let costs = bench.table.by_service(&query).await.unwrap();
+    let periods = Some(PeriodRange { first: period("2018-11"), last: period("2018-11") });
+    let mut query = QueryCostsRequest { periods, ..QueryCostsRequest::default() };
+    let costs = bench.asked(&query).await;
     assert_eq!(by_service(&costs), november);
     // Amortised: what was billed, without the fees of reservations but with what their use and their waste cost. From the file, in decimals:
     // 3505.3269681268 - 147.384 (fees) + 231.40044001 (used) + 21.6 + 21.61643836 (unused).
@@ -58,11 +59,11 @@ async fn the_samples_sum_to_what_an_independent_reading_says() {
     );
 
     query.top = Some(3);
-    let costs = bench.table.by_service(&query).await.unwrap();
-    assert_eq!(costs.by_service.len(), 4);
-    assert_eq!(costs.by_service[3].service, "(other)");
-    assert_eq!(costs.by_service.iter().map(|line| line.billed.decimal()).sum::<Decimal>(), november_total);
-    assert_eq!(costs.by_service.iter().map(|line| line.rows).sum::<u64>(), 124_340);
+    let costs = bench.asked(&query).await;
+    assert_eq!(costs.lines.len(), 4);
+    assert_eq!((costs.lines[3].of[0].as_str(), costs.lines[3].other), ("(other)", true));
+    assert_eq!(costs.lines.iter().map(|line| line.sum.billed.decimal()).sum::<Decimal>(), november_total);
+    assert_eq!(costs.lines.iter().map(|line| line.sum.rows).sum::<u64>(), 124_340);
 }
 
 #[tokio::test]

@@ -1,7 +1,13 @@
-//! Costs: where an export lies, what was read, and what it adds up to.
+//! Costs: where an export lies, what was read, and what it adds up to. Questions about them are in `costs/query.rs`.
+
+mod query;
 
 use std::{fmt, str::FromStr};
 
+pub use query::{
+    Cost, CostKey, CostLine, CostSum, Day, DayRange, Granularity, InvalidCostQuery, NONE, OTHER, ParseCostKeyError,
+    ParseDayError, PeriodRange, QueriedCosts, QueryCosts, QueryCostsRequest, TagFilter,
+};
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -280,42 +286,6 @@ pub struct CostsProgress {
 
 message!(CostsProgress { type: "rolebridge.costs.progress.v1", subject: "rolebridge.events.v1.costs.progress.*.*", stream: CostsEvents,
     producer: "cost-ingestion", keys: [tenant, connection], summary: "How far reading a connection's costs is; at most one a second of each export." });
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct QueryCostsRequest {
-    /// Only this connection.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connection: Option<ConnectionId>,
-    /// Only this billing period.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub period: Option<BillingPeriod>,
-    /// The dearest so many services, the rest summed up as `(other)`; 1 to 200, 50 when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub top: Option<u16>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ServiceCost {
-    /// FOCUS `ServiceName`.
-    pub service: String,
-    pub currency: Currency,
-    pub billed: Amount,
-    pub effective: Amount,
-    pub rows: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct CostsByService {
-    pub rows: u64,
-    pub periods: Vec<BillingPeriod>,
-    pub totals: Vec<CostTotal>,
-    /// Dearest first, by billed cost; currencies are never added up.
-    pub by_service: Vec<ServiceCost>,
-}
-
-endpoint!(QueryCosts { service: "cost-ingestion", name: "costs-query", subject: "rolebridge.rpc.v1.costs.query.*", keys: (tenant: TenantId),
-    request: QueryCostsRequest, response: CostsByService, summary: "Adds up a tenant's costs by service." });
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

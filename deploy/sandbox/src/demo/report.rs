@@ -4,7 +4,7 @@ use anyhow::Result;
 use contracts::{
     AccountId, ConnectionId, ErrorCode, TenantId, Timestamp,
     connection::ConnectionState,
-    costs::{Amount, BillingPeriod, CostsByService, Currency, ServiceCost},
+    costs::{Amount, BillingPeriod, CostLine, Currency, QueriedCosts},
 };
 use serde::Serialize;
 
@@ -46,6 +46,12 @@ pub(crate) struct CostsSeen {
 }
 
 #[derive(Debug, Serialize)]
+pub(crate) struct ServiceCost {
+    pub(crate) service: String,
+    pub(crate) billed: Amount,
+}
+
+#[derive(Debug, Serialize)]
 pub(crate) struct Attack {
     pub(crate) state: ConnectionState,
     pub(crate) stack_status: String,
@@ -71,16 +77,22 @@ impl Report {
     }
 }
 
+impl ServiceCost {
+    fn of(line: &CostLine) -> Self {
+        Self { service: line.of.join(" "), billed: line.sum.billed }
+    }
+}
+
 impl CostsSeen {
     /// `None` when there are no costs at all. The sample is in one currency.
-    pub(crate) fn of(costs: &CostsByService) -> Option<Self> {
+    pub(crate) fn of(costs: &QueriedCosts) -> Option<Self> {
         let total = costs.totals.first()?;
         Some(Self {
             rows: costs.rows,
             total: total.billed,
             currency: total.currency.clone(),
             periods: costs.periods.clone(),
-            by_service: costs.by_service.clone(),
+            by_service: costs.lines.iter().map(ServiceCost::of).collect(),
         })
     }
 

@@ -3,6 +3,7 @@
 //! Each subcommand has a file of its own: its arguments, what it asks, how the answer is printed. Here is only the list of them.
 
 mod exports;
+mod print;
 mod query;
 mod watch;
 
@@ -25,7 +26,7 @@ pub(crate) struct Costs {
 #[derive(Debug, Subcommand)]
 enum CostsCommand {
     /// Add up a tenant's costs; the word may be left out.
-    Query(query::Query),
+    Query(Box<query::Query>),
     /// Show how it stands with each billing period of each export: what is read, what waits, what failed and why.
     Exports(exports::Exports),
     /// Show how far reading is, until nothing is left to be read.
@@ -34,9 +35,10 @@ enum CostsCommand {
 
 pub(crate) async fn run(bus: &Bus, args: Costs, output: Output) -> Result<(), CliError> {
     match (args.command, args.query) {
-        (Some(CostsCommand::Query(query)), _) | (None, Some(query)) => query::run(bus, &query, output).await,
         (Some(CostsCommand::Exports(args)), _) => exports::run(bus, &args, output).await,
         (Some(CostsCommand::Watch(args)), _) => watch::run(bus, &args, output).await,
+        (Some(CostsCommand::Query(query)), _) => query::run(bus, &query, output).await,
+        (None, Some(query)) => query::run(bus, &query, output).await,
         // Neither: clap has shown the help.
         (None, None) => Ok(()),
     }

@@ -232,7 +232,8 @@ fn reading(source: ParquetError) -> TableError {
 mod tests {
     use super::*;
     use crate::export::Export;
-    use crate::table::{CostQuery, Fingerprint, Replaced};
+    use crate::table::{Fingerprint, Replaced};
+    use contracts::costs::QueryCostsRequest;
     use contracts::{ConnectionId, TenantId};
     use object_store::memory::InMemory;
     use url::Url;
@@ -268,8 +269,7 @@ mod tests {
     }
 
     async fn costs(table: &CostTable, slice: &Slice) -> (u64, String) {
-        let query = CostQuery { tenant: slice.tenant, connection: None, period: None, top: None };
-        let costs = table.by_service(&query).await.unwrap();
+        let costs = table.query(slice.tenant, &QueryCostsRequest::default()).await.unwrap();
         (costs.rows, format!("{:?}", costs.totals))
     }
 

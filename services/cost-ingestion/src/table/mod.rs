@@ -1,6 +1,6 @@
 //! The cost table: Delta Lake, in a folder or in S3.
 //!
-//! Lives here: where the table is, its schema and partitions, replacing one slice of it in one commit, and the one query. Must not live here:
+//! Lives here: where the table is, its schema and partitions, replacing one slice of it in one commit, and questions. Must not live here:
 //! exports and their formats.
 //!
 //! Partition columns are `x_tenant_id`, `x_billing_period` (`2018-11`), `x_connection_id` and `x_export` (`s3://bucket/path`). The first two are
@@ -21,7 +21,7 @@ mod vacuum;
 mod write;
 
 pub use compact::Compacted;
-pub use query::{CostQuery, MAX_TOP};
+pub use query::{From, QueryError};
 pub use replace::Replaced;
 pub use sort::{Gathered, Gatherer, Sorted, write};
 pub use vacuum::{KEEP_DAYS, Vacuumed};
@@ -196,6 +196,7 @@ pub struct CostTable {
     log: LogStoreRef,
     /// The last state seen; each use brings it up to date, which reads only what is new of the log.
     state: Mutex<Option<DeltaTable>>,
+    asking: query::Asking,
 }
 
 impl CostTable {
@@ -217,7 +218,7 @@ impl CostTable {
         let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&root), prefix));
         // The default log store commits by put-if-absent, which local folders and S3 (`If-None-Match`) both have.
         let log = default_logstore(prefixed, root, url, &StorageConfig::default());
-        let table = Self { log, state: Mutex::new(None) };
+        let table = Self { log, state: Mutex::new(None), asking: query::Asking::default() };
         let state = table.create_or_load().await?;
         if !fits(&state) {
             return Err(TableError::OtherSchema { url: url.clone() });

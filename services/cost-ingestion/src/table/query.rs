@@ -1,182 +1,240 @@
-//! Cost by service: the one question that the service answers itself. Everything else is asked of the table by an engine.
+//! Questions: what a tenant's costs add up to.
+//!
+//! One snapshot of the table for the whole answer: a commit meanwhile does not show. `files` finds the tenant's slices in it, `plan` makes the question ready;
+//! a slice with a daily summary (`summary`) is answered from that, any other is read (`scan`); both give rows whose texts are numbers (`rows`, `words`),
+//! which are added up (`group`), put in order and cut into pages (`answer`). Must not live here: NATS, how tables are written.
 
-use super::write::{Sums, for_each_cost};
-use super::{CostTable, TableError, delta};
-use crate::focus;
-use crate::object::ObjectFile;
-use arrow_array::RecordBatch;
-use contracts::costs::{Amount, BillingPeriod, CostTotal, CostsByService, Currency, ServiceCost};
-use contracts::{ConnectionId, TenantId};
-use deltalake_core::DeltaTableError;
-use deltalake_core::table::state::DeltaTableState;
-use futures::TryStreamExt as _;
-use object_store::path::Path;
-use parquet::arrow::ParquetRecordBatchStreamBuilder;
-use parquet::arrow::ProjectionMask;
-use parquet::errors::ParquetError;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod answer;
+mod files;
+mod group;
+mod plan;
+mod rows;
+mod scan;
+mod summary;
+mod words;
 
-/// Services that one answer may list.
-pub const MAX_TOP: u16 = 200;
-const DEFAULT_TOP: u16 = 50;
-/// Services that are told apart at all: names come from customers' files.
-const MAX_SERVICES: usize = 10_000;
-/// Stands for the services that are not listed.
-const OTHER: &str = "(other)";
-const COLUMNS: [&str; 4] = ["BilledCost", "BillingCurrency", "EffectiveCost", "ServiceName"];
+use super::{CostTable, TableError};
+use answer::Answer;
+use contracts::TenantId;
+use contracts::costs::{BillingPeriod, InvalidCostQuery, QueriedCosts, QueryCostsRequest};
+use files::{Index, SliceFiles, digest};
+use futures::{StreamExt as _, stream};
+use group::Groups;
+use moka::future::Cache;
+use plan::Plan;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+use summary::Summary;
+use tokio::sync::{Mutex, Notify, Semaphore};
 
-/// Whose costs, and of which part.
-#[derive(Clone, Debug)]
-pub struct CostQuery {
-    /// The tenant: no file of another one is opened.
-    pub tenant: TenantId,
-    /// Only this connection.
-    pub connection: Option<ConnectionId>,
-    /// Only this period.
-    pub period: Option<BillingPeriod>,
-    /// How many services to list, 1 to [`MAX_TOP`]; 50 if not said. The rest is one line for each currency.
-    pub top: Option<u16>,
+/// Groups that one question may tell apart.
+const GROUPS: usize = 100_000;
+/// Cells that a daily summary may have.
+const SUMMARY_CELLS: usize = 200_000;
+/// Bytes of summaries that are held in memory.
+const SUMMARY_BYTES: u64 = 128 << 20;
+/// Lines of answers that are held for their later pages, and for how long.
+const ANSWER_LINES: u64 = 300_000;
+const ANSWER_KEPT: Duration = Duration::from_secs(300);
+/// Summaries that are fetched at the same time for one question.
+const FETCHED: usize = 8;
+/// How long one question may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Lines of a page when nobody says.
+const PAGE: u16 = 100;
+
+/// Why a question was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// It keeps not to its bounds.
+    #[error("{0}")]
+    Invalid(#[from] InvalidCostQuery),
+    /// The mark is none, or of another question.
+    #[error("`after` is not the `next` of an answer to this question: leave it out, and begin again")]
+    ForeignMark,
+    /// The page before was of rows that are not the table's any more.
+    #[error("these costs have been written anew since the first page: begin again, without `after`")]
+    Changed,
+    /// More lines than are told apart.
+    #[error("the answer has more than {0} lines: ask by fewer keys, for less time, or with filters")]
+    TooManyGroups(usize),
+    /// It took too long.
+    #[error("adding up took longer than {} s: ask for fewer billing periods or without tags, or try again when less is asked", PATIENCE.as_secs())]
+    TooSlow,
+    /// The process is ending.
+    #[error("the work was stopped")]
+    Stopped,
+    /// The table cannot be read.
+    #[error(transparent)]
+    Table(#[from] TableError),
 }
 
-#[derive(Default)]
-struct Line {
-    sums: Sums,
-    rows: u64,
+/// What questions share.
+pub(super) struct Asking {
+    index: Mutex<Option<Arc<Index>>>,
+    permits: Arc<Semaphore>,
+    summaries: Cache<String, Arc<Summary>>,
+    answers: Cache<String, Arc<Answer>>,
+    /// Told at each commit of this process.
+    pub(super) changed: Notify,
 }
 
-/// (currency, service) -> sums.
-type Lines = HashMap<String, HashMap<String, Line>>;
+impl Default for Asking {
+    fn default() -> Self {
+        let bytes = |_: &String, summary: &Arc<Summary>| u32::try_from(summary.bytes()).unwrap_or(u32::MAX);
+        let lines = |_: &String, answer: &Arc<Answer>| u32::try_from(answer.len()).unwrap_or(u32::MAX);
+        Self {
+            index: Mutex::default(),
+            permits: Arc::new(Semaphore::new(cores())),
+            summaries: Cache::builder().max_capacity(SUMMARY_BYTES).weigher(bytes).build(),
+            answers: Cache::builder().max_capacity(ANSWER_LINES).weigher(lines).time_to_live(ANSWER_KEPT).build(),
+            changed: Notify::new(),
+        }
+    }
+}
+
+fn cores() -> usize {
+    available_parallelism().map_or(2, usize::from)
+}
+
+/// Where an answer may come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// Daily summaries where there are any, rows otherwise.
+    Summaries,
+    /// Rows alone: to measure, and to check summaries by.
+    Rows,
+}
 
 impl CostTable {
-    /// Adds up by service, dearest first. One snapshot of the table: a commit meanwhile does not show.
+    /// Answers a question about one tenant.
     ///
     /// # Errors
-    /// When the table cannot be read.
-    pub async fn by_service(&self, query: &CostQuery) -> Result<CostsByService, TableError> {
-        let state = self.latest().await?;
-        let (mut lines, mut periods) = (Lines::new(), BTreeSet::new());
-        for (period, path, size) in wanted_files(&state, query)? {
-            periods.insert(period);
-            self.add_file(path, size, &mut lines).await?;
-        }
-        answer(lines, periods.into_iter().collect(), usize::from(query.top.unwrap_or(DEFAULT_TOP).clamp(1, MAX_TOP)))
+    /// A question out of bounds, a mark that does not fit, or a table that cannot be read.
+    pub async fn query(&self, tenant: TenantId, request: &QueryCostsRequest) -> Result<QueriedCosts, QueryError> {
+        self.query_from(tenant, request, From::Summaries).await
     }
 
-    async fn add_file(&self, path: Path, size: i64, lines: &mut Lines) -> Result<(), TableError> {
-        let failed = |source| TableError::Data { operation: "reading", source };
-        let size = u64::try_from(size).map_err(|_| TableError::BadRow("size"))?;
-        let reader = ObjectFile::new(self.store(), path, size, u64::MAX);
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(failed)?;
-        let roots: Vec<_> = builder
-            .schema()
-            .fields()
-            .iter()
-            .enumerate()
-            .filter(|(_, field)| COLUMNS.contains(&field.name().as_str()))
-            .map(|(at, _)| at)
-            .collect();
-        let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-        let mut rows = builder.with_projection(mask).with_batch_size(8192).build().map_err(failed)?;
-        while let Some(batch) = rows.try_next().await.map_err(failed)? {
-            add_rows(&typed(&batch).map_err(failed)?, lines)?;
+    /// As [`Self::query`], from what is said.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn query_from(
+        &self,
+        tenant: TenantId,
+        request: &QueryCostsRequest,
+        from: From,
+    ) -> Result<QueriedCosts, QueryError> {
+        request.check()?;
+        let answered = tokio::time::timeout(PATIENCE, self.ask(tenant, request, from));
+        answered.await.map_err(|_| QueryError::TooSlow)?
+    }
+
+    async fn ask(&self, tenant: TenantId, request: &QueryCostsRequest, from: From) -> Result<QueriedCosts, QueryError> {
+        let index = self.index().await?;
+        let slices = index.wanted(tenant, request);
+        let mark = Mark::new(tenant, request, &slices);
+        let start = match &request.after {
+            None => 0,
+            Some(after) => mark.place(after)?,
+        };
+        let (name, known) = (mark.text(0), request.after.is_some());
+        let held = if known { self.asking.answers.get(&name).await } else { None };
+        let (answer, from_summary) = match held {
+            Some(answer) => (answer, false),
+            None => {
+                let (groups, from_summary) = self.add_up(request, &slices, from).await?;
+                (Arc::new(Answer::of(groups, request)?), from_summary)
+            }
+        };
+        let lines = answer.page(start, usize::from(request.limit.unwrap_or(PAGE)))?;
+        let end = start.saturating_add(lines.len());
+        let next = (end < answer.len()).then(|| mark.text(end));
+        if next.is_some() {
+            self.asking.answers.insert(name, Arc::clone(&answer)).await;
         }
-        Ok(())
+        let periods: BTreeSet<&BillingPeriod> = slices.iter().map(|slice| &slice.period).collect();
+        Ok(QueriedCosts {
+            version: index.version,
+            from_summary,
+            rows: answer.rows,
+            periods: periods.into_iter().cloned().collect(),
+            totals: answer.totals.clone(),
+            by: request.by.clone(),
+            lines,
+            next,
+        })
+    }
+
+    /// The groups, and whether they are all of summaries.
+    async fn add_up(
+        &self,
+        request: &QueryCostsRequest,
+        slices: &[Arc<SliceFiles>],
+        from: From,
+    ) -> Result<(Groups, bool), QueryError> {
+        let plan = Arc::new(Plan::of(request));
+        let (mut summed, mut read) = (Vec::new(), Vec::new());
+        if from == From::Summaries && plan.is_of_summaries() {
+            let found = stream::iter(slices.iter().cloned())
+                .map(|slice| async move { (self.summary(&slice).await, slice) })
+                .buffered(FETCHED)
+                .collect::<Vec<_>>();
+            for (summary, slice) in found.await {
+                match summary.as_deref() {
+                    Some(Summary::Cells(_)) => summed.extend(summary.map(|summary| (summary, slice))),
+                    Some(Summary::TooFine) | None => read.push(slice),
+                }
+            }
+        } else {
+            read = slices.to_vec();
+        }
+        let from_summary = read.is_empty();
+        let mut groups = scan::scan(&self.asking, self.store(), Arc::clone(&plan), read, cores(), GROUPS).await?;
+        if !summed.is_empty() {
+            let work = move || {
+                for (summary, slice) in &summed {
+                    if let Summary::Cells(rows) = summary.as_ref() {
+                        plan.add(rows, slice, &mut groups)?;
+                    }
+                }
+                Ok::<_, QueryError>(groups)
+            };
+            groups = tokio::task::spawn_blocking(work).await.map_err(|_| QueryError::Stopped)??;
+        }
+        Ok((groups, from_summary))
     }
 }
 
-/// The files that hold what is asked for, by their partition values alone.
-fn wanted_files(state: &DeltaTableState, query: &CostQuery) -> Result<Vec<(BillingPeriod, Path, i64)>, TableError> {
-    let mut files = Vec::new();
-    for file in state.log_data() {
-        let values = file.partition_values_map();
-        let value = |name| values.get(name).and_then(Option::as_ref);
-        let is = |name, wanted: Option<String>| wanted.is_none_or(|wanted| value(name) == Some(&wanted));
-        let wanted = is("x_tenant_id", Some(query.tenant.to_string()))
-            && is("x_connection_id", query.connection.map(|id| id.to_string()))
-            && is("x_billing_period", query.period.as_ref().map(ToString::to_string));
-        if !wanted {
-            continue;
-        }
-        if file.deletion_vector_descriptor().is_some() {
-            return Err(delta("reading")(DeltaTableError::generic(
-                "a file has deletion vectors, which are not understood",
-            )));
-        }
-        let period = value("x_billing_period").and_then(|period| period.parse().ok());
-        files.push((period.ok_or(TableError::BadRow("x_billing_period"))?, file.object_store_path(), file.size()));
+/// Marks of pages: of which question, of which data files, and how many lines came before.
+struct Mark {
+    question: String,
+    files: String,
+}
+
+impl Mark {
+    fn new(tenant: TenantId, request: &QueryCostsRequest, slices: &[Arc<SliceFiles>]) -> Self {
+        let question = QueryCostsRequest { limit: None, after: None, ..request.clone() };
+        let question = serde_json::to_string(&question).unwrap_or_default();
+        let files = slices.iter().flat_map(|slice| [slice.name.as_str(), slice.content.as_str()]);
+        Self { question: digest([tenant.to_string().as_str(), &question]), files: digest(files) }
     }
-    Ok(files)
-}
 
-/// The batch with the types of [`focus::SCHEMA`], whatever engine wrote the file.
-fn typed(batch: &RecordBatch) -> Result<RecordBatch, ParquetError> {
-    let wrong = |error: arrow_schema::ArrowError| ParquetError::ArrowError(error.to_string());
-    let mut columns = Vec::new();
-    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-        let wanted = focus::SCHEMA.field_with_name(field.name()).map_err(wrong)?;
-        columns.push((field.name().clone(), arrow_cast::cast(column, wanted.data_type()).map_err(wrong)?));
+    fn text(&self, place: usize) -> String {
+        format!("{}.{}.{place}", self.question, self.files)
     }
-    RecordBatch::try_from_iter(columns).map_err(wrong)
-}
 
-fn add_rows(batch: &RecordBatch, lines: &mut Lines) -> Result<(), TableError> {
-    for_each_cost(batch, |row| {
-        if !lines.contains_key(row.currency) {
-            lines.insert(row.currency.to_owned(), HashMap::new());
+    fn place(&self, mark: &str) -> Result<usize, QueryError> {
+        let mut parts = mark.split('.');
+        let (question, files, place) = (parts.next(), parts.next(), parts.next());
+        if question != Some(&self.question) || parts.next().is_some() {
+            return Err(QueryError::ForeignMark);
         }
-        let Some(services) = lines.get_mut(row.currency) else { return Ok(()) };
-        let name =
-            if services.len() < MAX_SERVICES || services.contains_key(row.service) { row.service } else { OTHER };
-        if !services.contains_key(name) {
-            services.insert(name.to_owned(), Line::default());
+        if files != Some(&self.files) {
+            return Err(QueryError::Changed);
         }
-        if let Some(line) = services.get_mut(name) {
-            line.sums.add(row.billed, row.effective)?;
-            line.rows += 1;
-        }
-        Ok(())
-    })
-}
-
-fn answer(lines: Lines, periods: Vec<BillingPeriod>, top: usize) -> Result<CostsByService, TableError> {
-    let mut totals: BTreeMap<Currency, Line> = BTreeMap::new();
-    let mut all = Vec::new();
-    for (currency, services) in lines {
-        let currency: Currency = currency.parse().map_err(|_| TableError::BadRow("BillingCurrency"))?;
-        for (service, line) in services {
-            merge(totals.entry(currency.clone()).or_default(), &line)?;
-            all.push((currency.clone(), service, line));
-        }
+        place.and_then(|place| place.parse().ok()).ok_or(QueryError::ForeignMark)
     }
-    // What was not told apart stays the last, however dear.
-    all.sort_by(|a, b| {
-        let key = |x: &(Currency, String, Line)| (x.1 == OTHER, std::cmp::Reverse(x.2.sums.billed));
-        key(a).cmp(&key(b)).then_with(|| (&a.1, &a.0).cmp(&(&b.1, &b.0)))
-    });
-    let listed = all.len().min(top);
-    let mut rest: BTreeMap<Currency, Line> = BTreeMap::new();
-    for (currency, _, line) in all.split_off(listed) {
-        merge(rest.entry(currency).or_default(), &line)?;
-    }
-    all.extend(rest.into_iter().map(|(currency, line)| (currency, OTHER.to_owned(), line)));
-    let rows = totals.values().map(|line| line.rows).sum();
-    let total = |(currency, line): (Currency, Line)| {
-        Ok(CostTotal { currency, billed: wire(line.sums.billed)?, effective: wire(line.sums.effective)? })
-    };
-    let service = |(currency, service, line): (Currency, String, Line)| {
-        let (billed, effective) = (wire(line.sums.billed)?, wire(line.sums.effective)?);
-        Ok(ServiceCost { service, currency, billed, effective, rows: line.rows })
-    };
-    let totals = totals.into_iter().map(total).collect::<Result<_, TableError>>()?;
-    let by_service = all.into_iter().map(service).collect::<Result<_, TableError>>()?;
-    Ok(CostsByService { rows, periods, totals, by_service })
-}
-
-fn merge(into: &mut Line, from: &Line) -> Result<(), TableError> {
-    into.rows += from.rows;
-    into.sums.add(from.sums.billed, from.sums.effective)
-}
-
-fn wire(amount: crate::money::Amount) -> Result<Amount, TableError> {
-    amount.to_decimal().map(Amount::new).ok_or(TableError::TooLarge)
 }

@@ -129,7 +129,10 @@ impl CostTable {
                 return Ok(Replaced::Unchanged);
             }
             match self.commit(&state, (slice, taken), fingerprint, &written, note.clone()).await {
-                Ok(version) => return Ok(Replaced::Committed { version }),
+                Ok(version) => {
+                    self.asking.changed.notify_one();
+                    return Ok(Replaced::Committed { version });
+                }
                 Err(error) if lost(&error) => {}
                 Err(error) => return Err(delta("committing to")(error)),
             }

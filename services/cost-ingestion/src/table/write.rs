@@ -4,9 +4,6 @@ use super::run::{Run, WRITTEN};
 use super::{CostTable, Slice, TableError};
 use crate::focus;
 use crate::money::Amount;
-use arrow_array::RecordBatch;
-use arrow_array::cast::AsArray;
-use arrow_array::types::Decimal128Type;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use parquet::arrow::ArrowWriter;
@@ -166,38 +163,4 @@ pub(super) async fn discard(store: &Arc<dyn ObjectStore>, written: &Written) {
 
 fn writing(source: ParquetError) -> TableError {
     TableError::Data { operation: "writing", source }
-}
-/// What sums are made of, of one row.
-pub(super) struct CostRow<'a> {
-    pub(super) service: &'a str,
-    pub(super) currency: &'a str,
-    pub(super) billed: Amount,
-    pub(super) effective: Amount,
-}
-
-/// Walks the costs of a batch that has the columns `ServiceName`, `BillingCurrency`, `BilledCost` and `EffectiveCost`.
-pub(super) fn for_each_cost(
-    rows: &RecordBatch,
-    mut each: impl FnMut(CostRow<'_>) -> Result<(), TableError>,
-) -> Result<(), TableError> {
-    let text = |name| rows.column_by_name(name).and_then(|c| c.as_string_view_opt()).ok_or(TableError::BadRow(name));
-    let amounts = |name| {
-        rows.column_by_name(name).and_then(|c| c.as_primitive_opt::<Decimal128Type>()).ok_or(TableError::BadRow(name))
-    };
-    let (services, currencies) = (text("ServiceName")?, text("BillingCurrency")?);
-    let (billed, effective) = (amounts("BilledCost")?, amounts("EffectiveCost")?);
-    let columns = services.iter().zip(currencies).zip(billed.iter().zip(effective));
-    for ((service, currency), (billed, effective)) in columns {
-        let amount = |value: Option<i128>, name| {
-            let units = value.ok_or(TableError::BadRow(name))?;
-            Amount::from_units(units).map_err(|_| TableError::TooLarge)
-        };
-        each(CostRow {
-            service: service.ok_or(TableError::BadRow("ServiceName"))?,
-            currency: currency.ok_or(TableError::BadRow("BillingCurrency"))?,
-            billed: amount(billed, "BilledCost")?,
-            effective: amount(effective, "EffectiveCost")?,
-        })?;
-    }
-    Ok(())
 }

@@ -6,12 +6,12 @@ pub mod report;
 pub mod store;
 pub mod yard;
 
-use contracts::costs::{BillingPeriod, CostsByService, ExportLocation};
+use contracts::costs::{BillingPeriod, ExportLocation, QueriedCosts, QueryCostsRequest};
 use contracts::{AccountId, ConnectionId, Region, TenantId};
 use cost_ingestion::credentials::Scope;
 use cost_ingestion::export::{Discovered, ExportError, Limits, Listing, OpenExport, read_manifest};
 use cost_ingestion::ingest::{IngestError, Ingestor, Order, Outcome, Payers, PeriodReport};
-use cost_ingestion::table::{CostQuery, CostTable};
+use cost_ingestion::table::CostTable;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
@@ -134,12 +134,12 @@ impl Bench {
         self.ingestor.ingest(&self.order, &CancellationToken::new()).await
     }
 
-    pub async fn costs(&self) -> CostsByService {
-        self.table.by_service(&self.query()).await.unwrap()
+    pub async fn costs(&self) -> QueriedCosts {
+        self.asked(&QueryCostsRequest::default()).await
     }
 
-    pub fn query(&self) -> CostQuery {
-        CostQuery { tenant: self.order.scope.tenant, connection: None, period: None, top: None }
+    pub async fn asked(&self, request: &QueryCostsRequest) -> QueriedCosts {
+        self.table.query(self.order.scope.tenant, request).await.unwrap()
     }
 
     /// Paths of the table's data files, committed or not.
@@ -150,7 +150,7 @@ impl Bench {
     }
 }
 
-pub fn billed(costs: &CostsByService) -> Decimal {
+pub fn billed(costs: &QueriedCosts) -> Decimal {
     assert!(costs.totals.len() <= 1, "one currency: {:?}", costs.totals);
     costs.totals.first().map(|total| total.billed.decimal()).unwrap_or_default()
 }

@@ -4,13 +4,14 @@
 use super::report::{self, Item};
 use async_trait::async_trait;
 use contracts::costs::{
-    CostsByService, DiscoverExports, ExportLocation, ExportPeriod, ListCostExports, ListCostExportsRequest,
+    DiscoverExports, ExportLocation, ExportPeriod, ListCostExports, ListCostExportsRequest, QueriedCosts,
+    QueryCostsRequest,
 };
 use contracts::{CloudEvent, ConnectionId, JobId, Message, Region, Stream, TenantId};
 use cost_ingestion::credentials::Scope;
 use cost_ingestion::export::{ExportError, Limits, OpenExport};
 use cost_ingestion::ingest::{Ingestor, Payers};
-use cost_ingestion::table::{CostQuery, CostTable};
+use cost_ingestion::table::CostTable;
 use cost_ingestion::work::discovery::{self, Discovery};
 use cost_ingestion::work::exports;
 use cost_ingestion::work::find::{FindExports, NamedByStack};
@@ -265,9 +266,8 @@ impl Yard {
         }
     }
 
-    pub async fn costs(&self, customer: Customer) -> CostsByService {
-        let query = CostQuery { tenant: customer.tenant, connection: None, period: None, top: None };
-        self.table().await.by_service(&query).await.unwrap()
+    pub async fn costs(&self, customer: Customer) -> QueriedCosts {
+        self.table().await.query(customer.tenant, &QueryCostsRequest::default()).await.unwrap()
     }
 
     pub async fn billed(&self, customer: Customer) -> Decimal {
