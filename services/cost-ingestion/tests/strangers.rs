@@ -12,7 +12,9 @@
 )]
 
 use contracts::TenantId;
+use contracts::costs::{CostKey, DayRange, Granularity, QueryCostsRequest, TagFilter};
 use cost_ingestion::import::{ImportArgs, import};
+use cost_ingestion::table::CostTable;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -145,4 +147,131 @@ async fn duckdb_sums_the_table_like_the_raw_samples_and_the_focus_validator_find
         said.split("Pass: ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a summary").parse().unwrap();
     assert!(passed > 330, "{passed} rules hold\n{said}");
     assert_eq!(failed, listed, "docs/focus.md lists what does not hold, and why");
+}
+
+const ANSWERS: &str = r#"
+import duckdb, json, sys
+files, = sys.argv[1:]
+for line in json.load(sys.stdin):
+    keys = "".join(key + ", " for key in line["keys"])
+    rows = duckdb.sql(f"""select {keys} BillingCurrency, sum(BilledCost), sum(EffectiveCost), sum(ListCost), sum(ContractedCost), count(*)
+        from read_parquet('{files}', hive_partitioning=false) where {line["filter"]} group by all""").fetchall()
+    print(json.dumps([["(none)" if cell is None else format(cell, "f") if hasattr(cell, "as_tuple") else str(cell) for cell in row] for row in rows]))
+"#;
+
+/// Keys and filters in our words and in DuckDB's.
+fn questions() -> Vec<(QueryCostsRequest, Vec<&'static str>, &'static str)> {
+    let keys = [
+        (CostKey::Service, "ServiceName"),
+        (CostKey::Account, "SubAccountId"),
+        (CostKey::Region, "RegionId"),
+        (CostKey::ChargeCategory, "ChargeCategory"),
+        (CostKey::Tag("user_team".to_owned()), "Tags['user_team']"),
+    ];
+    let day = "strftime(ChargePeriodStart at time zone 'UTC', '%Y-%m-%d')";
+    let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<String>>();
+    let all = || QueryCostsRequest { all_costs: true, limit: Some(500), ..QueryCostsRequest::default() };
+    let days = DayRange { first: "2025-01-05".parse().unwrap(), last: "2025-01-06".parse().unwrap() };
+    let red = TagFilter { key: "user_team".to_owned(), values: texts(&["red", "(none)"]) };
+    let filters = [
+        (all(), "true"),
+        (QueryCostsRequest { regions: texts(&["eu-central-1"]), ..all() }, "RegionId = 'eu-central-1'"),
+        (QueryCostsRequest { regions: texts(&["(none)"]), ..all() }, "RegionId is null"),
+        (
+            QueryCostsRequest {
+                services: texts(&["AWS Lambda", "Amazon Simple Storage Service"]),
+                charge_categories: texts(&["Usage"]),
+                ..all()
+            },
+            "ServiceName in ('AWS Lambda', 'Amazon Simple Storage Service') and ChargeCategory = 'Usage'",
+        ),
+        (
+            QueryCostsRequest { days: Some(days), ..all() },
+            "ChargePeriodStart >= '2025-01-05 00:00:00+00'::timestamptz and ChargePeriodStart < '2025-01-07 00:00:00+00'::timestamptz",
+        ),
+        (QueryCostsRequest { tags: vec![red], ..all() }, "coalesce(Tags['user_team'], 'red') = 'red'"),
+    ];
+    let mut all = Vec::new();
+    for (request, filter) in filters {
+        for (at, (key, column)) in keys.iter().enumerate() {
+            let (other, other_column) = &keys[(at + 1) % keys.len()];
+            let by = |by: &[&CostKey]| by.iter().map(|key| (*key).clone()).collect();
+            all.push((QueryCostsRequest { by: by(&[key]), ..request.clone() }, vec![*column], filter));
+            all.push((
+                QueryCostsRequest { by: by(&[key, other]), ..request.clone() },
+                vec![*column, *other_column],
+                filter,
+            ));
+            let daily = QueryCostsRequest { by: by(&[key]), granularity: Granularity::Daily, ..request.clone() };
+            all.push((daily, vec![day, *column], filter));
+        }
+        all.push((QueryCostsRequest { by: Vec::new(), ..request }, Vec::new(), filter));
+    }
+    all
+}
+
+/// All pages of an answer, as DuckDB would print its lines.
+async fn answered(table: &CostTable, tenant: TenantId, request: &QueryCostsRequest) -> Vec<Vec<String>> {
+    let (mut lines, mut request) = (Vec::new(), request.clone());
+    loop {
+        let answer = table.query(tenant, &request).await.unwrap();
+        for line in answer.lines {
+            let costs = [Some(line.sum.billed), Some(line.sum.effective), line.sum.list, line.sum.contracted];
+            let costs = costs.map(|cost| format!("{:.18}", cost.unwrap().decimal()));
+            let keys = line.time.into_iter().chain(line.of).chain([line.sum.currency.to_string()]);
+            lines.push(keys.chain(costs).chain([line.sum.rows.to_string()]).collect());
+        }
+        match answer.next {
+            Some(next) => request.after = Some(next),
+            None => break,
+        }
+    }
+    lines.sort();
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duckdb_answers_every_question_with_the_same_digits() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (set, table) = (folder.path().join("set"), folder.path().join("table"));
+    let generator = Command::new(env!("CARGO_BIN_EXE_generate-costs"))
+        .args(["--format", "cur-2.0", "--rows", "5000", "--out"])
+        .arg(&set)
+        .status();
+    assert!(generator.unwrap().success());
+    let (tenant, location) = (TenantId::new(), table.display().to_string());
+    let args =
+        ImportArgs { files: vec![set], tenant, table: location.clone(), connection: None, export: None, json: false };
+    assert_eq!(import(&args, &CancellationToken::new()).await.unwrap().refused, Vec::<String>::new());
+    // Another tenant's rows lie in the same table: DuckDB is shown the first one's files alone.
+    imported(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/focus-1.0-sample.csv"), &table).await;
+
+    let questions = questions();
+    let in_sql = questions.iter().map(|(_, keys, filter)| serde_json::json!({"keys": keys, "filter": filter}));
+    let mut asked = Command::new(&python)
+        .args(["-c", ANSWERS, &format!("{location}/x_tenant_id={tenant}/**/part-*.parquet")])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    serde_json::to_writer(asked.stdin.take().unwrap(), &in_sql.collect::<Vec<_>>()).unwrap();
+    let output = asked.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let theirs: Vec<Vec<Vec<String>>> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(theirs.len(), questions.len());
+
+    let table = CostTable::open(&location).await.unwrap();
+    for summed in [false, true] {
+        if summed {
+            assert_eq!(table.summarise(&CancellationToken::new()).await.unwrap(), 3);
+        }
+        for ((request, keys, filter), theirs) in questions.iter().zip(&theirs) {
+            let mut theirs = theirs.clone();
+            theirs.sort();
+            assert_eq!(answered(&table, tenant, request).await, theirs, "{keys:?} where {filter}, summed: {summed}");
+        }
+    }
+    assert!(theirs.iter().filter(|answer| answer.len() > 1).count() > 60);
 }

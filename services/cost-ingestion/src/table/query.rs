@@ -142,11 +142,11 @@ impl CostTable {
         };
         let (name, known) = (mark.text(0), request.after.is_some());
         let held = if known { self.asking.answers.get(&name).await } else { None };
-        let (answer, from_summary) = match held {
-            Some(answer) => (answer, false),
+        let answer = match held {
+            Some(answer) => answer,
             None => {
                 let (groups, from_summary) = self.add_up(request, &slices, from).await?;
-                (Arc::new(Answer::of(groups, request)?), from_summary)
+                Arc::new(Answer::of(groups, from_summary, request)?)
             }
         };
         let lines = answer.page(start, usize::from(request.limit.unwrap_or(PAGE)))?;
@@ -158,7 +158,7 @@ impl CostTable {
         let periods: BTreeSet<&BillingPeriod> = slices.iter().map(|slice| &slice.period).collect();
         Ok(QueriedCosts {
             version: index.version,
-            from_summary,
+            from_summary: answer.from_summary,
             rows: answer.rows,
             periods: periods.into_iter().cloned().collect(),
             totals: answer.totals.clone(),

@@ -29,6 +29,8 @@ struct Line {
 /// All lines in their order, and the totals.
 #[derive(Debug)]
 pub(super) struct Answer {
+    /// Whether no row of the table was read for it.
+    pub(super) from_summary: bool,
     pub(super) rows: u64,
     pub(super) totals: Vec<CostSum>,
     lines: Vec<Line>,
@@ -37,7 +39,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn of(groups: Groups, request: &QueryCostsRequest) -> Result<Self, QueryError> {
+    pub(super) fn of(groups: Groups, from_summary: bool, request: &QueryCostsRequest) -> Result<Self, QueryError> {
         let mut lines = Vec::new();
         for (mut key, sum) in groups.into_sums() {
             let currency = key.pop().flatten().ok_or(TableError::BadRow("BillingCurrency"))?;
@@ -69,7 +71,7 @@ impl Answer {
         let rows = totals.values().map(|sum| sum.rows).sum();
         let totals = totals.into_iter().map(|(currency, sum)| wire(currency, &sum, request.all_costs));
         let totals = totals.collect::<Result<_, TableError>>()?;
-        Ok(Self { rows, totals, lines, keys: request.by.len(), all_costs: request.all_costs })
+        Ok(Self { from_summary, rows, totals, lines, keys: request.by.len(), all_costs: request.all_costs })
     }
 
     /// How many lines there are.

@@ -45,7 +45,7 @@ const KEPT: time::Duration = time::Duration::minutes(15);
 #[derive(Debug)]
 pub(super) enum Summary {
     /// One row for each cell.
-    Cells(Rows),
+    Cells(Box<Rows>),
     /// The slice has too many cells to be worth it: its rows are read.
     TooFine,
 }
@@ -193,12 +193,12 @@ fn decode(bytes: Bytes) -> Result<Summary, TableError> {
     for (place, name) in texts.iter_mut().zip(TEXTS) {
         *place = Some(Words::of(batch.column_by_name(name).ok_or(TableError::BadRow(name))?, name)?);
     }
-    Ok(Summary::Cells(Rows {
+    Ok(Summary::Cells(Box::new(Rows {
         count: batch.num_rows(),
         days: Some(days.values().to_vec()),
         texts,
         tags: Vec::new(),
         costs: costs(&batch, COSTS.len())?,
         weights: Some(weights(&batch)?),
-    }))
+    })))
 }
