@@ -99,7 +99,7 @@ fn question() -> impl Strategy<Value = QueryCostsRequest> {
             all_costs,
             rank_by: if all_costs { Cost::List } else { Cost::Effective },
             top,
-            limit: Some(500),
+            limit: Some(25),
             ..QueryCostsRequest::default()
         }
     })
@@ -171,7 +171,7 @@ async fn pages_of_one_answer_fit_together_and_a_changed_table_is_said() {
     let by = vec![CostKey::Account, CostKey::Tag("user_team".to_owned())];
     let ask = QueryCostsRequest { by, limit: Some(500), ..QueryCostsRequest::default() };
     let whole = table.query(tenant, &ask).await.unwrap();
-    assert!(whole.next.is_none() && whole.lines.len() > 50);
+    assert!(whole.next.is_none() && whole.lines.len() > 20, "{} lines", whole.lines.len());
     let (mut lines, mut page) = (Vec::<CostLine>::new(), QueryCostsRequest { limit: Some(7), ..ask.clone() });
     loop {
         // Another process answers each page.
