@@ -57,7 +57,7 @@ fn key() -> impl Strategy<Value = CostKey> {
         CostKey::ChargeCategory,
         CostKey::Connection,
         CostKey::Period,
-        tag("user_team"),
+        tag("team"),
         tag("nobody"),
     ])
 }
@@ -85,8 +85,7 @@ fn question() -> impl Strategy<Value = QueryCostsRequest> {
     (keys, shape, days, texts, prop::bool::ANY).prop_map(|(by, (granularity, top), days, texts, all_costs)| {
         let (services, accounts, regions, charge_categories, teams) = texts;
         let day = |day: u8| format!("2025-01-{day:02}").parse().unwrap();
-        let tags =
-            if teams.is_empty() { vec![] } else { vec![TagFilter { key: "user_team".to_owned(), values: teams }] };
+        let tags = if teams.is_empty() { vec![] } else { vec![TagFilter { key: "team".to_owned(), values: teams }] };
         QueryCostsRequest {
             by: by.into_iter().collect(),
             granularity,
@@ -168,7 +167,7 @@ async fn pages_of_one_answer_fit_together_and_a_changed_table_is_said() {
     let location = folder.path().join("table").display().to_string();
     let (tenant, _) = generated(folder.path(), &location, "1").await;
     let table = CostTable::open(&location).await.unwrap();
-    let by = vec![CostKey::Account, CostKey::Tag("user_team".to_owned())];
+    let by = vec![CostKey::Account, CostKey::Tag("team".to_owned())];
     let ask = QueryCostsRequest { by, limit: Some(500), ..QueryCostsRequest::default() };
     let whole = table.query(tenant, &ask).await.unwrap();
     assert!(whole.next.is_none() && whole.lines.len() > 20, "{} lines", whole.lines.len());

@@ -166,13 +166,13 @@ fn questions() -> Vec<(QueryCostsRequest, Vec<&'static str>, &'static str)> {
         (CostKey::Account, "SubAccountId"),
         (CostKey::Region, "RegionId"),
         (CostKey::ChargeCategory, "ChargeCategory"),
-        (CostKey::Tag("user_team".to_owned()), "Tags['user_team']"),
+        (CostKey::Tag("team".to_owned()), "Tags['team']"),
     ];
     let day = "strftime(ChargePeriodStart at time zone 'UTC', '%Y-%m-%d')";
     let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<String>>();
     let all = || QueryCostsRequest { all_costs: true, limit: Some(500), ..QueryCostsRequest::default() };
     let days = DayRange { first: "2025-01-05".parse().unwrap(), last: "2025-01-06".parse().unwrap() };
-    let red = TagFilter { key: "user_team".to_owned(), values: texts(&["red", "(none)"]) };
+    let red = TagFilter { key: "team".to_owned(), values: texts(&["red", "(none)"]) };
     let filters = [
         (all(), "true"),
         (QueryCostsRequest { regions: texts(&["eu-central-1"]), ..all() }, "RegionId = 'eu-central-1'"),
@@ -189,7 +189,7 @@ fn questions() -> Vec<(QueryCostsRequest, Vec<&'static str>, &'static str)> {
             QueryCostsRequest { days: Some(days), ..all() },
             "ChargePeriodStart >= '2025-01-05 00:00:00+00'::timestamptz and ChargePeriodStart < '2025-01-07 00:00:00+00'::timestamptz",
         ),
-        (QueryCostsRequest { tags: vec![red], ..all() }, "coalesce(Tags['user_team'], 'red') = 'red'"),
+        (QueryCostsRequest { tags: vec![red], ..all() }, "coalesce(Tags['team'], 'red') = 'red'"),
     ];
     let mut all = Vec::new();
     for (request, filter) in filters {

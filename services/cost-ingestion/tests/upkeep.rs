@@ -98,8 +98,14 @@ async fn the_log_has_a_checkpoint_every_few_commits_and_reads_right_from_it() {
     assert_eq!(checkpoints, 2);
     let url = Url::parse("memory:///costs/").unwrap();
     let afresh = CostTable::with_store(Arc::clone(&bench.table_store), &url).await.unwrap();
-    assert_eq!(billed(&afresh.query(bench.order.scope.tenant, &contracts::costs::QueryCostsRequest::default()).await.unwrap()), decimal("45"));
+    assert_eq!(
+        billed(&afresh.query(bench.order.scope.tenant, &contracts::costs::QueryCostsRequest::default()).await.unwrap()),
+        decimal("45")
+    );
     let later = OffsetDateTime::now_utc() + Duration::days(31);
     assert_eq!(afresh.vacuum(Duration::days(30), later, false).await.unwrap().files.len(), 44);
-    assert_eq!(billed(&afresh.query(bench.order.scope.tenant, &contracts::costs::QueryCostsRequest::default()).await.unwrap()), decimal("45"));
+    assert_eq!(
+        billed(&afresh.query(bench.order.scope.tenant, &contracts::costs::QueryCostsRequest::default()).await.unwrap()),
+        decimal("45")
+    );
 }

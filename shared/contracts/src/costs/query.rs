@@ -97,7 +97,7 @@ pub enum CostKey {
     Connection,
     /// The billing period.
     Period,
-    /// The value of this key in FOCUS `Tags`, written as the export has it.
+    /// The value of this key in FOCUS `Tags`; keys of customers have no prefix there.
     Tag(String),
 }
 

@@ -81,11 +81,11 @@ fn questions() -> Vec<Question> {
         Question {
             name: "by-service-of-one-tag",
             request: QueryCostsRequest {
-                tags: vec![TagFilter { key: "user_team".to_owned(), values: vec!["red".to_owned()] }],
+                tags: vec![TagFilter { key: "team".to_owned(), values: vec!["red".to_owned()] }],
                 ..by(vec![CostKey::Service])
             },
             keys: service,
-            filter: "Tags['user_team'] = 'red'",
+            filter: "Tags['team'] = 'red'",
         },
     ]
 }
