@@ -18,13 +18,19 @@ use cost_ingestion::table::CostTable;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use tokio_util::sync::CancellationToken;
 
 const REQUIREMENTS: &str = include_str!("requirements-focus.txt");
 const FOCUS_PAGE: &str = include_str!("../../../docs/focus.md");
 
-/// The Python of an environment with both packages, or none.
+/// The Python of an environment with both packages, or none; made once for all tests.
 fn python() -> Option<PathBuf> {
+    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    MADE.get_or_init(environment).clone()
+}
+
+fn environment() -> Option<PathBuf> {
     let is_right = |program: &Path| {
         let check = "import sys; sys.exit(sys.version_info[:2] != (3, 12))";
         Command::new(program).args(["-I", "-c", check]).output().is_ok_and(|output| output.status.success())
