@@ -84,9 +84,9 @@ async fn cost_explorer_tells_the_costs_to_the_last_digit_until_an_export_does() 
     let [this, last] = bureau::months();
     let ((billed, effective), (billed_last, effective_last)) = (bureau.total(month(&this)), bureau.total(month(&last)));
     assert_eq!(totals(&yard, customer).await, (billed + billed_last, effective + effective_last));
-    let services = yard.costs(customer).await.by_service;
+    let services = yard.costs(customer).await.lines;
     let services: BTreeMap<_, _> =
-        services.iter().map(|service| (service.service.as_str(), service.billed.decimal())).collect();
+        services.iter().map(|line| (line.of[0].as_str(), line.sum.billed.decimal())).collect();
     assert_eq!(services["Amazon Elastic Compute Cloud - Compute"], decimal("12.3456789015"));
     assert_eq!(services["A \"quoted\", company's service"], decimal("-1.5"));
     for shown in yard.exports(customer.tenant).await {
