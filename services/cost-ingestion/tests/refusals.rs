@@ -141,7 +141,7 @@ async fn files_that_are_not_what_they_should_be() {
     let cases = [
         (
             vec![without(item("AmazonEC2", "1"), "line_item_unblended_cost")],
-            "fit no known cost export (known: legacy-cur, cur-2.0, focus-1.2, focus-1.0)",
+            "fit no known cost export (known: legacy-cur, cur-2.0, focus-1.2, focus-1.0, cost-explorer)",
         ),
         (vec![without(item("AmazonEC2", "1"), "line_item_currency_code")], "column line_item_currency_code is missing"),
         (vec![with(item("AmazonEC2", "1"), &[("line_item_currency_code", "dollars")])], "currency is no currency code"),
