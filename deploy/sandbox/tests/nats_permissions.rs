@@ -98,7 +98,8 @@ async fn each_user_publishes_only_what_is_its_own() {
             NatsUser::CostIngestion,
             &[
                 "rolebridge.events.v1.costs.ingested.t.c",
-                "rolebridge.internal.v1.jobs.cost.t.c",
+                "rolebridge.internal.v1.jobs.cost.discover.t.c",
+                "rolebridge.internal.v1.jobs.cost.period.t.c",
                 "rolebridge.rpc.v1.credentials.issue.cost-read.t.c",
             ],
             &[
