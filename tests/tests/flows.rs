@@ -124,8 +124,11 @@ async fn the_main_job(mut world: World) {
     assert_eq!(costs.lines.iter().map(|line| line.sum.rows).sum::<u64>(), NOVEMBER_ROWS);
 
     world.quiet().await;
+    // The audit of credentials follows in its own time: the broker's journal tells it.
+    let mut told = events(&world, tenant).await;
+    told.retain(|event| !event.starts_with("credentials."));
     assert_eq!(
-        events(&world, tenant).await,
+        told,
         [
             "tenant.created",
             "principal.ready",

@@ -129,12 +129,8 @@ async fn aws_cli(start: &Start<'_>, aws: &Path, world: &World) {
     let mut said = Said { lines: BufReader::new(child.stderr.take().expect("its output")).lines(), all: String::new() };
     said.until_it_looked().await;
     // Begun after that one's first session, and just as long: when this one is over, that one is.
-    let own = common::looks::job(world)
-        .await
-        .issue(job.tenant, job.connection, Purpose::CostRead)
-        .await
-        .expect("a session")
-        .1;
+    let wanted = Wanted { min_remaining_s: Some(0), ..Wanted::from(Purpose::CostRead) };
+    let own = common::looks::job(world).await.issue(job.tenant, job.connection, wanted).await.expect("a session").1;
     over(world, &own).await;
     said.until_it_looked().await;
     job.account.put_object(&job.bucket, &key, b"late".to_vec()).await.expect("an object");
