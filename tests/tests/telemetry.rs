@@ -48,7 +48,7 @@ const KEEPING_UP: [(&str, &str, &str); 12] = [
 fn whole(traces: &[Trace]) -> Option<Trace> {
     let trace =
         traces.iter().find(|trace| trace.find(INGEST, MESSAGE).is_some() && trace.find(INGEST, ANSWER).is_some())?;
-    let rows = trace.find(COSTS, "costs.period").is_some() && trace.find(COSTS, "costs.ingest").is_some();
+    let rows = trace.find(COSTS, "costs.discover").is_some() && consumed(trace, COSTS).contains("cost-ingestion-jobs");
     let probes = trace.spans.iter().filter(|span| span.name == "probe").count();
     let deleted = trace.spans.iter().any(|span| span.calls("SQS") && span.attribute("error.type").is_empty());
     let leaves = probes >= 4 && deleted && trace.find(BROKER, "serve").is_some();
