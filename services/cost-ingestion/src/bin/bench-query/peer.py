@@ -7,6 +7,8 @@ import time
 import duckdb
 
 connection = duckdb.connect()
+# It would be drawn on standard output, among the answers.
+connection.execute("set enable_progress_bar = false")
 for line in sys.stdin:
     before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     rows = connection.execute(json.loads(line)).fetchall()
