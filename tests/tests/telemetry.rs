@@ -191,8 +191,8 @@ async fn metrics_are_the_same_in_both_ways(collector: &Collector, system: &mut S
 
 fn lines_lead_to_the_trace(system: &mut System, trace: &Trace) {
     let id = &trace.spans[0].trace;
-    for service in [Service::CallbackIngest, Service::TenantRegistry, Service::RoleChainBroker, Service::CostIngestion]
-    {
+    // Not cost-ingestion: its jobs are read in tasks of their own, and their lines do not name the trace yet (docs/ARCHITECTURE.md, Limits).
+    for service in [Service::CallbackIngest, Service::TenantRegistry, Service::RoleChainBroker] {
         let log = system.service(service).unwrap().log_text();
         let named: Vec<_> = log.lines().filter(|line| line.contains(&format!(r#""trace_id":"{id}""#))).collect();
         assert!(!named.is_empty(), "no line of {} names the trace", service.name());
