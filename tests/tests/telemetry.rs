@@ -191,14 +191,16 @@ async fn metrics_are_the_same_in_both_ways(collector: &Collector, system: &mut S
 
 fn lines_lead_to_the_trace(system: &mut System, trace: &Trace) {
     let id = &trace.spans[0].trace;
-    // Not cost-ingestion: its jobs are read in tasks of their own, and their lines do not name the trace yet (docs/ARCHITECTURE.md, Limits).
-    for service in [Service::CallbackIngest, Service::TenantRegistry, Service::RoleChainBroker] {
+    for service in Service::ALL {
         let log = system.service(service).unwrap().log_text();
         let named: Vec<_> = log.lines().filter(|line| line.contains(&format!(r#""trace_id":"{id}""#))).collect();
         assert!(!named.is_empty(), "no line of {} names the trace", service.name());
         let parsed: serde_json::Value = serde_json::from_str(named[0]).unwrap();
         assert_eq!(parsed["trace_id"].as_str(), Some(id.as_str()));
     }
+    let log = system.service(Service::CostIngestion).unwrap().log_text();
+    let read: Vec<_> = log.lines().filter(|line| line.contains("costs were read")).collect();
+    assert!(!read.is_empty() && read.iter().all(|line| line.contains(id.as_str())), "{read:?}");
 }
 
 /// A collector that is away costs nothing: customers connect, and the services end when they are told to.

@@ -1,6 +1,6 @@
 //! JSON log lines that name their trace, so that a line leads to its trace and a trace to its lines.
 
-use std::fmt;
+use std::{fmt, sync::OnceLock};
 
 use opentelemetry::{TraceId, trace::TraceContextExt as _};
 use tracing::{Dispatch, Event, Subscriber, dispatcher};
@@ -12,6 +12,15 @@ use tracing_subscriber::{
     },
     registry::LookupSpan,
 };
+
+/// The process's own, once it is set up.
+static DISPATCH: OnceLock<Dispatch> = OnceLock::new();
+
+/// Lines are written with what is the process's default now. While a line is written, `tracing` does not say what that is if any thread has a default of its own, and
+/// Delta Lake gives one to each thread that it borrows.
+pub(crate) fn remember_default() {
+    dispatcher::get_default(|dispatch| drop(DISPATCH.set(dispatch.clone())));
+}
 
 /// The usual JSON line, with `trace_id` first when the line was written inside of a span.
 pub(crate) struct WithTraceId(pub(crate) Format<Json>);
@@ -41,7 +50,7 @@ where
         return None;
     }
     let id = ctx.lookup_current()?.id();
-    let context = dispatcher::get_default(|dispatch: &Dispatch| get_otel_context(&id, dispatch))?;
+    let context = get_otel_context(&id, DISPATCH.get()?)?;
     let span = context.span().span_context().clone();
     span.is_valid().then(|| span.trace_id())
 }
@@ -81,10 +90,14 @@ mod tests {
         let written =
             tracing_subscriber::fmt::layer().json().event_format(WithTraceId(format)).with_writer(move || sink.clone());
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(written).with(spans)).unwrap();
+        remember_default();
 
         tracing::info!("outside");
         let id = tracing::info_span!("work").in_scope(|| {
             tracing::info!(answer = 42, "inside");
+            // Somewhere a thread has a default of its own.
+            let own = dispatcher::get_default(Clone::clone);
+            dispatcher::with_default(&own, || tracing::info!("under a default of its own"));
             crate::trace_id().unwrap()
         });
 
@@ -93,5 +106,6 @@ mod tests {
         assert!(!lines[0].contains("trace_id") && lines[0].contains("outside"), "{text}");
         assert!(lines[1].starts_with(&format!(r#"{{"trace_id":"{id}","timestamp""#)), "{text}");
         assert!(lines[1].contains(r#""answer":42"#) && lines[1].ends_with('}'), "{text}");
+        assert!(lines[2].starts_with(&format!(r#"{{"trace_id":"{id}""#)) && lines[2].contains("of its own"), "{text}");
     }
 }

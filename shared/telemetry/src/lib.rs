@@ -94,6 +94,7 @@ pub fn init(service: &'static str, config: &LogConfig) -> Result<Telemetry, Tele
         .with(spans.with_filter(EnvFilter::new(DEFAULT_FILTER)))
         .try_init()
         .map_err(TelemetryError::Subscriber)?;
+    json::remember_default();
     Ok(Telemetry { traces, metrics, registry: Arc::new(registry) })
 }
 
