@@ -48,9 +48,9 @@ pub struct Config {
     #[arg(long, env = "ROLEBRIDGE_COST_TABLE", value_name = "FOLDER|S3-URL")]
     pub cost_table: String,
 
-    /// Public key (X...) of the broker: credentials that another key has sealed are refused.
-    #[arg(long, env = "ROLEBRIDGE_SEALING_KEY", value_name = "KEY")]
-    pub sealing_key: SealingKey,
+    /// Public key (X...) of the broker: credentials that another key has sealed are refused. Several (comma list) while it is being changed.
+    #[arg(long, env = "ROLEBRIDGE_SEALING_KEY", value_name = "KEY", value_delimiter = ',', required = true)]
+    pub sealing_key: Vec<SealingKey>,
 
     /// S3 endpoint for customers' buckets, instead of AWS's own; for the sandbox.
     #[arg(long, env = "ROLEBRIDGE_S3_ENDPOINT", value_name = "URL")]
@@ -142,6 +142,8 @@ mod tests {
         assert_eq!((config.cost_interval, config.cost_workers, config.cost_payers), (3600, 2, Payers::default()));
         assert_eq!((config.cost_upkeep, config.cost_keep), (86_400, 7));
         assert_eq!(parse(&["--cost-payers", "any"]).unwrap().cost_payers, Payers::Any);
+        let other = format!("X{}", "B".repeat(55));
+        assert_eq!(parse(&["--sealing-key", &other]).unwrap().sealing_key.len(), 2);
         let two = BTreeSet::from(["222222222222".parse().unwrap(), "333333333333".parse().unwrap()]);
         assert_eq!(parse(&["--cost-payers", "222222222222, 333333333333"]).unwrap().cost_payers, Payers::OwnAnd(two));
         assert!(parse(&[]).unwrap().asks_cost_explorer());

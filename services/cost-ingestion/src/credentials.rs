@@ -120,7 +120,9 @@ impl Renewing {
             secret_key: fresh.secret_access_key.expose_secret().to_owned(),
             token: Some(fresh.session_token.expose_secret().to_owned()),
         });
-        *held = Some(Held { credential: Arc::clone(&credential), renew_at: fresh.expires_at - MARGIN.min(life / 3) });
+        // Where the clocks differ, some come that have ended by ours: they are tried once, and never kept.
+        let margin = MARGIN.min(life / 3).max(Duration::ZERO);
+        *held = Some(Held { credential: Arc::clone(&credential), renew_at: fresh.expires_at - margin });
         Ok(credential)
     }
 }
@@ -197,6 +199,16 @@ mod tests {
         assert_eq!(renewing.get_credential().await.unwrap().key_id, "ASIA0");
         CLOCK.fetch_add(2 * 60, Ordering::SeqCst);
         assert_eq!(renewing.get_credential().await.unwrap().key_id, "ASIA1");
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_already_is_asked_for_anew_each_time() {
+        for life in [Duration::ZERO, Duration::seconds(-1), Duration::hours(-1), Duration::weeks(-10_000)] {
+            let (fake, renewing) = renewing(life, false);
+            assert_eq!(renewing.get_credential().await.unwrap().key_id, "ASIA0");
+            assert_eq!(renewing.get_credential().await.unwrap().key_id, "ASIA1", "{life}");
+            assert_eq!(fake.asked.load(Ordering::SeqCst), 2);
+        }
     }
 
     #[tokio::test]

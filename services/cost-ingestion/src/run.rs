@@ -19,7 +19,7 @@ use crate::work::patience::Patience;
 use crate::work::period::{self, Worker};
 use crate::work::progress::Progress;
 use crate::work::{exports, query, schedule};
-use client::Client;
+use client::{Client, Pinned};
 use contracts::Stream;
 use contracts::costs::{ListCostExports, QueryCosts};
 use messaging::{Bus, BusError, ConnectError, EndpointServer, consume};
@@ -46,6 +46,8 @@ pub enum RunError {
     Bus(#[from] BusError),
     #[error(transparent)]
     Table(#[from] TableError),
+    #[error("no broker key is pinned: give ROLEBRIDGE_SEALING_KEY, as role-chain-broker keygen printed it")]
+    NothingPinned,
     #[error("no key to receive credentials with could be made")]
     Key(#[source] messaging::seal::SealError),
     #[error("the client for the accounts' APIs of costs could not be made")]
@@ -74,7 +76,8 @@ async fn serve(config: &Config, telemetry: telemetry::Telemetry, shutdown: Cance
     for stream in [Stream::ConnectionEvents, Stream::Jobs, Stream::CostsEvents, Stream::DeadLetters] {
         bus.ensure_stream(stream).await?;
     }
-    let broker = Broker(Client::new(bus.clone(), config.sealing_key.clone(), NAME).map_err(RunError::Key)?);
+    let pinned = Pinned::all(config.sealing_key.iter().cloned()).ok_or(RunError::NothingPinned)?;
+    let broker = Broker(Client::new(bus.clone(), pinned, NAME).map_err(RunError::Key)?);
     let broker: Arc<dyn CredentialSource> = Arc::new(broker);
     let (kept, ledger) = (Kept::new(table.store()), Ledger::new(table.store()));
     let finders = finders(config, &broker, &kept, &ledger)?;
