@@ -11,13 +11,16 @@ mod s3;
 mod unpack;
 
 pub use discover::{
-    COST_EXPLORER_BUCKET, Discovered, Export, Listed, Listing, Named, discover_local, is_cost_file, read_manifest,
+    COST_EXPLORER_BUCKET, Discovered, Export, Listed, Listing, Named, discover_local, may_hold_costs, read_manifest,
+    versions_side_by_side,
 };
 pub use file::{CostFile, Part, Reader, failed, period_of};
 pub use s3::{OpenExport, S3Exports};
 
 use crate::api::ApiError;
 use crate::credentials::CredentialError;
+use contracts::costs::BillingPeriod;
+use object_store::ObjectMeta;
 use object_store::path::Path;
 
 /// Bounds on what is read of one export. Beyond them it is refused whole: no bill of one account is that large.
@@ -137,6 +140,29 @@ pub enum ExportError {
     /// Its files were replaced since they were listed.
     #[error("the period's files changed since they were listed; they are listed and read again later")]
     Relisted,
+    /// The reader died on one of its files.
+    #[error(
+        "reading the period's files broke off: one of them has a form that this program does not know; tell those who make it, with the lines of its log"
+    )]
+    BrokeOff,
+    /// Formats that tell the same costs.
+    #[error(
+        "the files of {period} are of several formats ({families}), which tell the same costs and would count twice; give each export a folder of its own"
+    )]
+    SeveralFormats {
+        /// The period.
+        period: BillingPeriod,
+        /// The formats.
+        families: String,
+    },
+    /// Versions of a period, of which one counts.
+    #[error(
+        "the folder {folder} holds several versions of one period, and no manifest that says which one counts; deliver the manifests with them, or leave one version there"
+    )]
+    SideBySide {
+        /// The period's folder.
+        folder: String,
+    },
     /// The rows do not fit.
     #[error("the file {path} cannot be used: {why}")]
     BadRows {
@@ -167,6 +193,14 @@ pub enum Lasts {
 }
 
 impl ExportError {
+    /// Files without a row between them.
+    #[must_use]
+    pub fn without_rows(first: Option<&ObjectMeta>) -> Self {
+        let path = first.map(|file| file.location.clone()).unwrap_or_default();
+        let why = "it has no rows, nor has any other file of its period; nothing was charged yet, or the export leaves it out";
+        Self::BadRows { path, why: why.to_owned() }
+    }
+
     /// The file or manifest that is at fault.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
@@ -210,6 +244,7 @@ enum Refusal {
     NoBucket,
     NotThere,
     Denied,
+    Elsewhere,
     BadName,
     None,
 }
@@ -223,11 +258,16 @@ impl Refusal {
             object_store::Error::InvalidPath { .. } | object_store::Error::NotSupported { .. } => Self::BadName,
             // The client gives errors of listing no kind of their own; what S3 said stands in the chain.
             _ if says(error, "<Code>NoSuchBucket</Code>") => Self::NoBucket,
+            _ if ELSEWHERE.iter().any(|words| says(error, words)) => Self::Elsewhere,
             _ if says(error, "<Code>AccessDenied</Code>") || says(error, "status code: 403") => Self::Denied,
             _ => Self::None,
         }
     }
 }
+
+/// What S3, or the client, says of a bucket in another region.
+const ELSEWHERE: [&str; 3] =
+    ["<Code>PermanentRedirect</Code>", "<Code>AuthorizationHeaderMalformed</Code>", "incorrectly configured region"];
 
 /// Whether an error, or what caused it, has these words.
 fn says(error: &object_store::Error, words: &str) -> bool {
@@ -251,6 +291,9 @@ fn hint(operation: &str, source: &object_store::Error) -> &'static str {
         }
         Refusal::Denied => {
             ": access was refused; the role's policy and the bucket's policy must allow s3:GetObject under the prefix (and kms:Decrypt with the key, if the objects are encrypted with one of KMS)"
+        }
+        Refusal::Elsewhere => {
+            ": the bucket lies in another region than the one that was asked; let this service send HEAD requests to the bucket, which tell its region, or deliver to a bucket in the stack's region"
         }
         Refusal::BadName => ": it holds object names that are no plain paths",
         Refusal::None => "",

@@ -48,6 +48,8 @@ pub(super) async fn run(pour: &Arc<Pour>, threads: usize) -> (Written, Option<In
         match thread.await {
             Ok(Ok(more)) => failed = failed.or(gathered.merge(more).map_err(IngestError::from).err()),
             Ok(Err(error)) => failed = failed.or(Some(error)),
+            // Without a word on it, it would be begun again without end.
+            Err(error) if error.is_panic() => failed = failed.or(Some(ExportError::BrokeOff.into())),
             Err(_) => failed = failed.or(Some(IngestError::Cancelled)),
         }
     }

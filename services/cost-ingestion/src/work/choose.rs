@@ -199,6 +199,7 @@ mod tests {
             given_up: true,
             reason: None,
             next,
+            said: None,
         };
         held.attempt = Some(attempt(fingerprint));
         assert_eq!(due(&unit, &held), Due::Never, "it is given up for now");

@@ -7,7 +7,7 @@
 use super::chain::{Chain, Next, OrderError};
 use super::find::{self, Connected, FindExports, Place};
 use super::gate::Gate;
-use super::ledger::{self, Failure, Found, FoundExport, Ledger, LedgerError};
+use super::ledger::{self, Failure, Found, FoundExport, FoundUnit, Ledger, LedgerError};
 use super::patience::Patience;
 use super::place::{self, Looker};
 use super::{choose, moment, say};
@@ -129,8 +129,11 @@ impl Discovery {
         let (account, region, named) = (job.account.clone(), job.region.clone(), job.named.clone());
         let connected = Connected { scope, account, region, named };
         let (places, errors) = find::places(&self.finders, &connected).await;
-        let earlier = before.iter().filter(|before| before.job == job.job).flat_map(|before| before.failures.clone());
-        let earlier: Vec<Failure> = earlier.collect();
+        // Tries are counted anew for each job; what was said stays said.
+        let of_job = before.as_ref().is_some_and(|before| before.job == job.job);
+        let earlier = before.iter().flat_map(|before| before.failures.clone());
+        let earlier: Vec<Failure> =
+            earlier.map(|failure| Failure { tries: if of_job { failure.tries } else { 0 }, ..failure }).collect();
         let mut failures = Vec::new();
         for (finder, error) in errors {
             failures.push(self.failure(finder, &error, &earlier));
@@ -161,38 +164,42 @@ impl Discovery {
         choose::supersede(&mut exports);
         self.heal(scope, &exports).await?;
         let complete = failures.iter().all(|failure| failure.given_up);
-        let found =
+        let mut found =
             Found { job: job.job, at: Timestamp::now(), account: job.account.clone(), exports, failures, complete };
-        self.say(scope, before.as_ref(), &found).await?;
+        self.say(scope, before.as_ref(), &mut found).await?;
         self.ledger.keep_found(scope, &found).await?;
         Ok(found)
     }
 
     fn failure(&self, place: &str, error: &ExportError, earlier: &[Failure]) -> Failure {
         tracing::warn!(place, error = ?error, "exports could not be looked for this time");
-        let tried = earlier.iter().find(|failure| failure.place == place).map_or(0, |failure| failure.tries);
-        let (lasts, tries) = (error.lasts(), tried + 1);
+        let earlier = earlier.iter().find(|failure| failure.place == place);
+        let said = earlier.and_then(|failure| failure.said.clone());
+        let (lasts, tries) = (error.lasts(), earlier.map_or(0, |failure| failure.tries) + 1);
         let given_up = self.patience.is_over(lasts, tries);
         // The schedule looks again in any case.
         let lasts = if given_up { Lasts::Passes } else { lasts };
         let next = if given_up { Timestamp::now().plus(self.patience.soon) } else { self.patience.next(lasts, tries) };
-        Failure { place: place.to_owned(), reason: ledger::reason(error), tries, given_up, next }
+        Failure { place: place.to_owned(), reason: ledger::reason(error), tries, given_up, next, said }
     }
 
-    /// Says what is given up, and which periods cannot even be told.
-    async fn say(&self, scope: Scope, before: Option<&Found>, found: &Found) -> Result<(), LookError> {
+    /// Says what is given up, and which periods cannot even be told: each reason once, and again when it has changed.
+    async fn say(&self, scope: Scope, before: Option<&Found>, found: &mut Found) -> Result<(), LookError> {
         let since = began(found.job);
         let job = found.job.to_string();
-        for failure in found.failures.iter().filter(|failure| failure.given_up) {
+        for failure in found.failures.iter_mut().filter(|failure| failure.given_up) {
             let (export, reason) = (Some(failure.place.as_str()), failure.reason.as_str());
-            say::failed(&self.bus, &say::Refused { scope, export, period: None, reason }, since, &job).await?;
+            if failure.said.as_deref() != Some(reason) {
+                say::failed(&self.bus, &say::Refused { scope, export, period: None, reason }, since, &job).await?;
+            }
+            failure.said = Some(failure.reason.clone());
         }
         let known = |export: &FoundExport| before?.exports.iter().find(|known| known.export == export.export);
         for export in &found.exports {
             for unit in &export.units {
                 let Some(reason) = &unit.failure else { continue };
-                let same = known(export).is_some_and(|known| known.units.contains(unit));
-                if !same {
+                let said = |known: &FoundUnit| known.period == unit.period && known.failure.as_ref() == Some(reason);
+                if !known(export).is_some_and(|known| known.units.iter().any(said)) {
                     let (name, period) = (Some(export.export.as_str()), Some(&unit.period));
                     say::failed(&self.bus, &say::Refused { scope, export: name, period, reason }, since, &job).await?;
                 }

@@ -299,11 +299,14 @@ impl Worker {
         reason: String,
         lasts: Lasts,
     ) -> Result<(), WorkError> {
-        let (export, period) = (Some(job.export.export.as_str()), Some(&job.unit.period));
-        let refused = say::Refused { scope: job.scope, export, period, reason: &reason };
-        say::failed(&self.bus, &refused, say::millis(attempt.since), &format!("{:?}", attempt.fingerprint)).await?;
+        if attempt.said.as_ref() != Some(&reason) {
+            let (export, period) = (Some(job.export.export.as_str()), Some(&job.unit.period));
+            let refused = say::Refused { scope: job.scope, export, period, reason: &reason };
+            say::failed(&self.bus, &refused, say::millis(attempt.since), &format!("{:?}", attempt.fingerprint)).await?;
+        }
         let next = self.patience.next(lasts, self.patience.tries);
-        entry.attempt = Some(Attempt { running: false, given_up: true, reason: Some(reason), next, ..attempt });
+        let (said, reason) = (Some(reason.clone()), Some(reason));
+        entry.attempt = Some(Attempt { running: false, given_up: true, reason, next, said, ..attempt });
         Ok(self.keep(job, &entry).await?)
     }
 }
@@ -326,5 +329,6 @@ fn begin(entry: &Entry, fingerprint: Fingerprint, patience: &Patience) -> Attemp
         given_up: false,
         reason: before.and_then(|attempt| attempt.reason.clone()),
         next: patience.next(Lasts::Passes, tries),
+        said: entry.attempt_at(fingerprint).and_then(|attempt| attempt.said.clone()),
     }
 }

@@ -161,6 +161,9 @@ impl Looker<'_> {
                 *any_mixed |= mixed;
             }
         }
+        if units.is_empty() {
+            return Err(ExportError::without_rows(found.files.first()).into());
+        }
         let mut all = Vec::with_capacity(units.len());
         for (period, (files, mixed)) in units {
             all.push(self.unit(&found.export, period, files, mixed, None).await?);
