@@ -194,3 +194,44 @@ async fn what_is_refused_is_shown_with_the_missing_permission_and_keeps_nothing_
     }
     assert_eq!(bureau.asked("GetCostAndUsage").len(), 3, "a refusal is tried three times");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_reports_and_exports_are_read_page_by_page_and_what_tells_no_costs_is_left_out() {
+    let (mut yard, customer, bureau) = (Yard::new().await, Customer::new(), Bureau::start(Vec::new()).await);
+    let [this, _] = bureau::months();
+    let named = |prefix: &str, at: usize| (customer.bucket(), format!("{prefix}-{at}"), "costs".to_owned());
+    for (prefix, cost) in [("reports", "1"), ("exports", "100")] {
+        for at in 0..5 {
+            // Bills of several accounts, so that they add up.
+            let payer = format!("{cost:0>11}{at}");
+            let line = with(item("AmazonEC2", cost), &[("bill_payer_account_id", payer.as_str())]);
+            yard.put(
+                customer,
+                &format!(
+                    "{prefix}-{at}/{}",
+                    if prefix == "exports" { format!("costs-{at}") } else { "costs".to_owned() }
+                ),
+                month(&this),
+                &[line],
+            )
+            .await;
+        }
+    }
+    {
+        let mut state = bureau.state.lock().unwrap();
+        state.reports = (0..5).map(|at| named("reports", at)).collect();
+        state.exports = (0..5).map(|at| (customer.bucket(), format!("exports-{at}"), format!("costs-{at}"))).collect();
+        // It lies where nothing could be read.
+        state.exports.push(("nowhere".to_owned(), String::new(), "recommendations".to_owned()));
+        state.recommendations = ["recommendations".to_owned()].into();
+        state.list_page = 2;
+    }
+    yard.payers = cost_ingestion::ingest::Payers::Any;
+    let _program = program(&mut yard, &bureau, Some("nowhere".to_owned())).await;
+    yard.look_at(customer, None).await;
+    yard.until::<CostsIngested>(10).await;
+    yard.until_idle().await;
+    assert_eq!(totals(&yard, customer).await.0, decimal("505"));
+    assert_eq!((bureau.asked("DescribeReportDefinitions").len(), bureau.asked("ListExports").len()), (3, 3));
+    assert_eq!(yard.events::<CostsFailed>().await.len(), 0);
+}

@@ -93,6 +93,25 @@ struct Got {
 struct Export {
     name: String,
     destination_configurations: Destinations,
+    data_query: Option<DataQuery>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DataQuery {
+    query_statement: String,
+}
+
+impl Export {
+    /// Data Exports also delivers recommendations, emissions and dashboards, which are no costs
+    /// (<https://docs.aws.amazon.com/cur/latest/userguide/dataexports-table-dictionary.html>).
+    fn tells_costs(&self) -> bool {
+        let Some(DataQuery { query_statement }) = &self.data_query else { return true };
+        let words: Vec<_> = query_statement.split_whitespace().map(str::to_ascii_uppercase).collect();
+        let tables = words.windows(2).filter_map(|pair| pair.strip_prefix(["FROM".to_owned()].as_slice())?.first());
+        let mut tables = tables.map(|table| table.trim_matches(['"', '`', ';']));
+        tables.any(|table| table == "COST_AND_USAGE_REPORT" || table.starts_with("FOCUS"))
+    }
 }
 
 #[derive(Deserialize)]
@@ -118,7 +137,7 @@ pub async fn definitions(caller: &Caller<'_>) -> Result<Vec<Listed>, ExportError
     Err(too_many(&DESCRIBE_REPORT_DEFINITIONS))
 }
 
-/// The Data Exports of an account.
+/// The Data Exports of an account that tell costs.
 ///
 /// # Errors
 /// When they could not be listed.
@@ -128,7 +147,9 @@ pub async fn data_exports(caller: &Caller<'_>) -> Result<Vec<Listed>, ExportErro
         let page: Exports = caller.call(&LIST_EXPORTS, &page(token.as_deref())).await?;
         for Reference { export_arn } in page.exports {
             let Got { export } = caller.call(&GET_EXPORT, &json!({ "ExportArn": export_arn })).await?;
-            found.push(listed(export.destination_configurations.s3, &export.name));
+            if export.tells_costs() {
+                found.push(listed(export.destination_configurations.s3, &export.name));
+            }
         }
         token = page.next_token.filter(|token| !token.is_empty());
         if token.is_none() {

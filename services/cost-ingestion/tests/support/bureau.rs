@@ -25,8 +25,12 @@ pub struct State {
     /// (bucket, prefix, name) of legacy reports, and of Data Exports.
     pub reports: Vec<(String, String, String)>,
     pub exports: Vec<(String, String, String)>,
+    /// Names of exports that tell no costs.
+    pub recommendations: BTreeSet<String>,
     /// Groups of one answer.
     pub page: usize,
+    /// Reports, or exports, of one answer.
+    pub list_page: usize,
     /// How many requests are throttled first.
     pub throttled: usize,
     /// Permissions that are refused.
@@ -63,7 +67,9 @@ impl Bureau {
             costs,
             reports: Vec::new(),
             exports: Vec::new(),
+            recommendations: BTreeSet::new(),
             page: 1000,
+            list_page: 1000,
             throttled: 0,
             denied: BTreeSet::new(),
             asked: Vec::new(),
@@ -139,21 +145,30 @@ impl State {
         }
         match operation.as_str() {
             "GetCostAndUsage" => self.costs(&body),
-            "DescribeReportDefinitions" => self.definitions(),
+            "DescribeReportDefinitions" => self.definitions(&body),
             "ListExports" => {
                 let arns = self.exports.iter().map(|(_, _, name)| json!({ "ExportArn": name, "ExportName": name }));
-                (StatusCode::OK, json!({ "Exports": arns.collect::<Vec<_>>() }))
+                let (arns, next) = self.listed(&body, arns.collect());
+                (StatusCode::OK, json!({ "Exports": arns, "NextToken": next }))
             }
             _ => self.export(&body),
         }
     }
 
-    fn definitions(&self) -> Answer {
+    /// A page of a list, and the mark of the next one.
+    fn listed(&self, body: &Value, all: Vec<Value>) -> (Vec<Value>, Option<String>) {
+        let from = body["NextToken"].as_str().map_or(0, |token| token.strip_prefix("list-").unwrap().parse().unwrap());
+        let next = (from + self.list_page < all.len()).then(|| format!("list-{}", from + self.list_page));
+        (all.into_iter().skip(from).take(self.list_page).collect(), next)
+    }
+
+    fn definitions(&self, body: &Value) -> Answer {
         let definition = |(bucket, prefix, name): &(String, String, String)| {
             json!({ "ReportName": name, "TimeUnit": "DAILY", "Format": "Parquet", "Compression": "Parquet",
                 "S3Bucket": bucket, "S3Prefix": prefix, "S3Region": "eu-west-1", "AdditionalSchemaElements": [] })
         };
-        (StatusCode::OK, json!({ "ReportDefinitions": self.reports.iter().map(definition).collect::<Vec<_>>() }))
+        let (reports, next) = self.listed(body, self.reports.iter().map(definition).collect());
+        (StatusCode::OK, json!({ "ReportDefinitions": reports, "NextToken": next }))
     }
 
     fn export(&self, body: &Value) -> Answer {
@@ -161,7 +176,14 @@ impl State {
         let Some((bucket, prefix, name)) = found else { return fault("ResourceNotFoundException") };
         let output = json!({ "Format": "PARQUET", "Compression": "PARQUET", "OutputType": "CUSTOM" });
         let s3 = json!({ "S3Bucket": bucket, "S3Prefix": prefix, "S3Region": "eu-west-1", "S3OutputConfigurations": output });
-        (StatusCode::OK, json!({ "Export": { "Name": name, "DestinationConfigurations": { "S3Destination": s3 } } }))
+        let table = if self.recommendations.contains(name) {
+            "COST_OPTIMIZATION_RECOMMENDATIONS"
+        } else {
+            "COST_AND_USAGE_REPORT"
+        };
+        let query = json!({ "QueryStatement": format!("SELECT a, b\nFROM {table}") });
+        let export = json!({ "Name": name, "DataQuery": query, "DestinationConfigurations": { "S3Destination": s3 } });
+        (StatusCode::OK, json!({ "Export": export }))
     }
 
     /// Groups of all times in one row, of which a page shows so many.
