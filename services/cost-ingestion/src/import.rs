@@ -1,24 +1,29 @@
 //! `cost-ingestion import`: the same pipeline on files that lie here, without a bus, for history that is older than the connection.
 //!
 //! What belongs together: the files of one folder are one export (or those of one report, where a manifest lies in the folder), and a billing period of an
-//! export is replaced as a whole. The same files again change nothing; files that were delivered anew replace what they were before.
+//! export is replaced as a whole. The same files again change nothing; files that were delivered anew replace what they were before. An import may name a part
+//! of a period's files: the others, which `known` remembers, are read with it, or it is refused.
+
+mod find;
+mod known;
 
 use crate::credentials::Scope;
-use crate::export::{self, Discovered, Export, ExportError, Limits, OpenExport};
-use crate::ingest::{IngestError, Ingestor, Order, Outcome, Payers, PeriodReport};
+use crate::export::{ExportError, Limits, OpenExport};
+use crate::ingest::{IngestError, Ingestor, Order, Outcome, Payers, Taken, Unit};
 use crate::source::{self, MappingError};
 use crate::table::{CostTable, Sums, TableError};
 use async_trait::async_trait;
 use clap::Args;
 use contracts::costs::ExportLocation;
 use contracts::{AccountId, ConnectionId, ParseIdentityError, Region, TenantId};
-use futures::TryStreamExt as _;
+use find::{Found, find};
+use known::{Known, NotWhole};
+use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +49,11 @@ pub struct ImportArgs {
     /// Name of the export that all of the files belong to, in place of the folders they lie in.
     #[arg(long, value_name = "NAME")]
     pub export: Option<String>,
+
+    /// What is named is all there is of its billing periods: rows that came from other files go. Without it those files are read again with it, and a period of
+    /// which one is gone is refused.
+    #[arg(long)]
+    pub whole: bool,
 
     /// Prints JSON.
     #[arg(long)]
@@ -86,6 +96,14 @@ pub enum ImportError {
     /// Never: a constant of ours.
     #[error(transparent)]
     Identity(#[from] ParseIdentityError),
+    /// Which files earlier imports have read is written down beside the table.
+    #[error("reading or writing beside the cost table which files were imported failed")]
+    Known(#[source] object_store::Error),
+    /// That is not what we wrote.
+    #[error(
+        "what stands beside the cost table (_rolebridge/imports) on which files were imported is damaged; delete it, and import with --whole"
+    )]
+    BadKnown(#[source] serde_json::Error),
     /// The local storage could not be opened.
     #[error("the files' storage could not be opened")]
     Store(#[from] object_store::Error),
@@ -144,38 +162,85 @@ impl From<&Sums> for TotalLine {
 pub async fn import(args: &ImportArgs, cancel: &CancellationToken) -> Result<ImportReport, ImportError> {
     source::check()?;
     let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new());
-    let found = find(args, &store).await?;
+    let (order, found) = (order(args)?, find(args, &store).await?);
     let table = Arc::new(CostTable::open(&args.table).await?);
+    let known = Known::of(table.store(), order.scope).await?;
     let exports = Arc::new(Here(Arc::clone(&store)));
     let ingestor = Ingestor::new(exports, table, Limits::default(), Payers::Any);
-    let mut report = ImportReport { rows: 0, periods: Vec::new(), totals: BTreeMap::new(), refused: Vec::new() };
-    let mut totals: BTreeMap<String, Sums> = BTreeMap::new();
-    for (order, found) in found {
-        let name = found.export.as_str().to_owned();
-        for PeriodReport { period, outcome } in ingestor.ingest_found(&store, &order, vec![Ok(found)], cancel).await? {
-            let period = period.map(|period| period.to_string()).unwrap_or_default();
-            let mut line =
-                PeriodLine { period, export: name.clone(), outcome: "unchanged", rows: None, totals: BTreeMap::new() };
-            match outcome {
-                Outcome::Ingested { rows, totals: of_period } => {
-                    report.rows += rows;
-                    (line.outcome, line.rows) = ("written", Some(rows));
-                    for (currency, sums) in &of_period {
-                        line.totals.insert(currency.clone(), sums.into());
-                        totals.entry(currency.clone()).or_default().add(sums.billed, sums.effective)?;
-                    }
-                    report.periods.push(line);
-                }
-                Outcome::Unchanged => report.periods.push(line),
-                Outcome::Refused(error) => report.refused.push(match line.period.as_str() {
-                    "" => told(&error),
-                    period => format!("{period}: {}", told(&error)),
-                }),
-            }
-        }
+    let report = ImportReport { rows: 0, periods: Vec::new(), totals: BTreeMap::new(), refused: Vec::new() };
+    let mut import = Import { store, ingestor, order, known, whole: args.whole, report, totals: BTreeMap::new() };
+    for found in found {
+        import.found(found, cancel).await?;
     }
+    let Import { mut report, totals, .. } = import;
     report.totals = totals.iter().map(|(currency, sums)| (currency.clone(), sums.into())).collect();
     Ok(report)
+}
+
+/// An import under way.
+struct Import {
+    store: Arc<dyn ObjectStore>,
+    ingestor: Ingestor,
+    order: Order,
+    known: Known,
+    whole: bool,
+    report: ImportReport,
+    totals: BTreeMap<String, Sums>,
+}
+
+impl Import {
+    async fn found(&mut self, found: Found, cancel: &CancellationToken) -> Result<(), ImportError> {
+        let units = match found.files {
+            Ok(files) => self.ingestor.units(&self.store, &self.order, files).await,
+            Err(error) => Err(error),
+        };
+        match units {
+            Ok(units) => {
+                for unit in units {
+                    self.unit(unit, self.whole || found.whole, cancel).await?;
+                }
+            }
+            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) => self.report.refused.push(told(&error)),
+        }
+        Ok(())
+    }
+
+    async fn unit(&mut self, unit: Unit, whole: bool, cancel: &CancellationToken) -> Result<(), ImportError> {
+        let period = unit.slice.period.to_string();
+        let mut refuse = |why: &str| self.report.refused.push(format!("{period}: {why}"));
+        let unit = if whole { Ok(unit) } else { self.known.whole(unit, &self.store, &self.ingestor).await? };
+        let unit = match unit.and_then(|unit| self.known.twice(&unit).map_or(Ok(unit), Err)) {
+            Ok(unit) => unit,
+            Err(NotWhole(why)) => {
+                refuse(&why);
+                return Ok(());
+            }
+        };
+        let outcome = match self.ingestor.take(&self.store, &self.order.account, &unit, cancel).await? {
+            Taken::Unchanged => Outcome::Unchanged,
+            Taken::Refused(error) => {
+                refuse(&told(&error));
+                return Ok(());
+            }
+            Taken::Read(read) => {
+                self.known.keep(&unit).await?;
+                self.ingestor.commit(&unit, *read).await?
+            }
+        };
+        let export = unit.slice.export.as_str().to_owned();
+        let mut line = PeriodLine { period, export, outcome: "unchanged", rows: None, totals: BTreeMap::new() };
+        if let Outcome::Ingested { rows, totals } = outcome {
+            self.report.rows += rows;
+            (line.outcome, line.rows) = ("written", Some(rows));
+            for (currency, sums) in &totals {
+                line.totals.insert(currency.clone(), sums.into());
+                self.totals.entry(currency.clone()).or_default().add(sums.billed, sums.effective)?;
+            }
+        }
+        self.report.periods.push(line);
+        Ok(())
+    }
 }
 
 /// A refusal, with the file's path as it is here: in a bucket, paths have no slash before them.
@@ -207,70 +272,6 @@ pub fn describe(report: &ImportReport) -> String {
     }
     report.refused.iter().for_each(|refused| text += &format!("refused: {refused}\n"));
     text
-}
-
-/// What is to be read, folder by folder.
-async fn find(args: &ImportArgs, store: &Arc<dyn ObjectStore>) -> Result<Vec<(Order, Discovered)>, ImportError> {
-    let mut folders: BTreeMap<PathBuf, Vec<ObjectMeta>> = BTreeMap::new();
-    let mut all = Vec::new();
-    let order = order(args)?;
-    for given in &args.files {
-        let path = |source| ImportError::Path { path: given.clone(), source };
-        let whole = std::fs::canonicalize(given).map_err(path)?;
-        if whole.is_dir() {
-            let found = folder(&whole, store).await?;
-            if found.is_empty() {
-                return Err(ImportError::Nothing { path: given.clone() });
-            }
-            all.extend(found);
-        } else {
-            let path = object_store::path::Path::from_filesystem_path(&whole).map_err(object_store::Error::from)?;
-            let parent = whole.parent().unwrap_or(Path::new("/")).to_owned();
-            folders.entry(parent).or_default().push(store.head(&path).await?);
-        }
-    }
-    all.extend(folders.into_iter().map(|(folder, files)| loose(&folder, files)));
-    let mut merged: Vec<Discovered> = Vec::new();
-    for mut found in all {
-        if let Some(name) = &args.export {
-            found.export = Export::named(name);
-        }
-        match merged.iter_mut().find(|known| known.export == found.export && known.period == found.period) {
-            Some(known) => {
-                known.files.extend(found.files);
-                known.files.sort_by(|a, b| a.location.cmp(&b.location));
-                known.files.dedup_by(|a, b| a.location == b.location);
-            }
-            None => merged.push(found),
-        }
-    }
-    Ok(merged.into_iter().map(|found| (order.clone(), found)).collect())
-}
-
-fn loose(folder: &Path, mut files: Vec<ObjectMeta>) -> Discovered {
-    // Named twice, its costs must not count twice.
-    files.sort_by(|a, b| a.location.cmp(&b.location));
-    files.dedup_by(|a, b| a.location == b.location);
-    let export = Export::named(&format!("file://{}", folder.display()));
-    Discovered { export, period: None, files, thorough: true }
-}
-
-/// A folder: by its manifests if there are any, else all cost files below it, each folder of them an export.
-async fn folder(path: &Path, store: &Arc<dyn ObjectStore>) -> Result<Vec<Discovered>, ImportError> {
-    let prefix = object_store::path::Path::from_filesystem_path(path).map_err(object_store::Error::from)?;
-    let found = export::discover_local(store, &prefix, &Limits::default()).await?;
-    if !found.is_empty() {
-        return Ok(found);
-    }
-    let objects: Vec<ObjectMeta> = store.list(Some(&prefix)).try_collect().await?;
-    let mut folders: BTreeMap<String, Vec<ObjectMeta>> = BTreeMap::new();
-    for object in objects.into_iter().filter(|object| export::is_cost_file(object.location.as_ref())) {
-        let (folder, _) = object.location.as_ref().rsplit_once('/').unwrap_or_default();
-        // Data Exports and Athena keep each period in a folder of its own; the export is what they lie in.
-        let parts = folder.split('/').take_while(|part| !part.contains('='));
-        folders.entry(parts.collect::<Vec<_>>().join("/")).or_default().push(object);
-    }
-    Ok(folders.into_iter().map(|(folder, files)| loose(Path::new(&format!("/{folder}")), files)).collect())
 }
 
 fn order(args: &ImportArgs) -> Result<Order, ImportError> {

@@ -6,26 +6,27 @@
 //! A period is committed or it is not: whatever is wrong with it is found before the commit, and refuses the whole of it. Periods stand alone, so
 //! one that is refused does not keep the others out. Cancelling leaves the table as it was, and so does a crash.
 
+mod found;
 mod pour;
 mod tally;
 
+pub use found::{Outcome, PeriodReport, Taken};
 pub use tally::Tally;
 
 use crate::credentials::Scope;
-use crate::export::{CostFile, Discovered, Export, ExportError, Lasts, Limits, OpenExport};
+use crate::export::{CostFile, ExportError, Lasts, Limits, OpenExport};
 use crate::object::ObjectFile;
 use crate::source::{Made, VERSION};
-use crate::table::{CostTable, Fingerprint, Replaced, Slice, Sums, TableError, Written};
+use crate::table::{CostTable, Fingerprint, Slice, TableError, Written};
 use contracts::costs::{BillingPeriod, ExportLocation};
 use contracts::{AccountId, Region};
 use object_store::{ObjectMeta, ObjectStore};
 use pour::{Pour, blocking};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 /// Whose bills are believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,31 +63,6 @@ pub struct Order {
     pub region: Region,
     /// Where the export lies.
     pub location: ExportLocation,
-}
-
-/// What became of one period.
-#[derive(Debug)]
-pub enum Outcome {
-    /// It was written anew.
-    Ingested {
-        /// Its rows.
-        rows: u64,
-        /// Their sums by currency.
-        totals: BTreeMap<String, Sums>,
-    },
-    /// The table holds exactly these files already.
-    Unchanged,
-    /// It was refused; the table is as it was.
-    Refused(ExportError),
-}
-
-/// One period's report.
-#[derive(Debug)]
-pub struct PeriodReport {
-    /// The period; none if it could not even be told.
-    pub period: Option<BillingPeriod>,
-    /// What became of it.
-    pub outcome: Outcome,
 }
 
 /// Why an export as a whole was not read.
@@ -239,100 +215,6 @@ impl Ingestor {
         Ok(Look { format, payer: payer.await? })
     }
 
-    /// Reads what was found of an export: every period that is not in the table in exactly this version. Doing it again does nothing more.
-    ///
-    /// # Errors
-    /// When something failed that may pass. Periods that were committed before stay so.
-    pub async fn ingest_found(
-        &self,
-        store: &Arc<dyn ObjectStore>,
-        order: &Order,
-        found: Vec<Result<Discovered, ExportError>>,
-        cancel: &CancellationToken,
-    ) -> Result<Vec<PeriodReport>, IngestError> {
-        let mut reports = Vec::new();
-        for found in found {
-            let units = match found {
-                Ok(found) => self.units(store, order, found).await,
-                Err(error) => Err(error),
-            };
-            match units {
-                Ok(units) => {
-                    for unit in units {
-                        let period = Some(unit.slice.period.clone());
-                        let outcome = self.one(store, order, unit, cancel).await?;
-                        reports.push(PeriodReport { period, outcome });
-                    }
-                }
-                Err(error) if error.is_transient() => return Err(error.into()),
-                Err(error) => reports.push(PeriodReport { period: None, outcome: Outcome::Refused(error) }),
-            }
-        }
-        Ok(reports)
-    }
-
-    /// Tells files apart by period, where no manifest does.
-    ///
-    /// # Errors
-    /// When one of them cannot be read.
-    pub async fn units(
-        &self,
-        store: &Arc<dyn ObjectStore>,
-        order: &Order,
-        found: Discovered,
-    ) -> Result<Vec<Unit>, ExportError> {
-        let slice = |export: &Export, period| Slice {
-            tenant: order.scope.tenant,
-            connection: order.scope.connection,
-            export: export.clone(),
-            period,
-        };
-        if let Some(period) = found.period {
-            return Ok(vec![Unit { slice: slice(&found.export, period), files: found.files, mixed: false }]);
-        }
-        let mut periods: BTreeMap<BillingPeriod, (Vec<ObjectMeta>, bool)> = BTreeMap::new();
-        for file in found.files {
-            // One file that cannot be told spoils all: without it, its period would look complete and be too cheap.
-            let of_file = self.periods_of(store, &file, found.thorough).await?;
-            let mixed = of_file.len() > 1;
-            for period in of_file {
-                let (files, any_mixed) = periods.entry(period).or_default();
-                files.push(file.clone());
-                *any_mixed |= mixed;
-            }
-        }
-        let unit = |(period, (files, mixed))| Unit { slice: slice(&found.export, period), files, mixed };
-        Ok(periods.into_iter().map(unit).collect())
-    }
-
-    async fn one(
-        &self,
-        store: &Arc<dyn ObjectStore>,
-        order: &Order,
-        unit: Unit,
-        cancel: &CancellationToken,
-    ) -> Result<Outcome, IngestError> {
-        let fingerprint = unit.fingerprint();
-        if self.table.holds(&unit.slice, fingerprint).await? {
-            return Ok(Outcome::Unchanged);
-        }
-        let span = tracing::info_span!("costs.period", tenant = %order.scope.tenant, connection = %order.scope.connection,
-            period = %unit.slice.period, files = unit.files.len());
-        let rows = Arc::default();
-        match self.read(store, &order.account, &unit, &rows, cancel).instrument(span.clone()).await {
-            Ok(ReadUnit { written, note, .. }) => {
-                let (rows, totals) = (written.rows, written.totals.clone());
-                let replaced = self.table.replace(&unit.slice, fingerprint, written, note).instrument(span).await?;
-                Ok(match replaced {
-                    Replaced::Committed { .. } => Outcome::Ingested { rows, totals },
-                    Replaced::Unchanged => Outcome::Unchanged,
-                })
-            }
-            Err(IngestError::Export(error)) if !error.is_transient() => Ok(Outcome::Refused(error)),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Writes the unit's rows to data files that nobody sees yet; `rows` counts them meanwhile.
     ///
     /// # Errors
@@ -352,6 +234,7 @@ impl Ingestor {
             formats.insert(opened.format());
             parts.extend(opened.parts());
         }
+        one_family(unit, &formats)?;
         let pour = Pour {
             table: Arc::clone(&self.table),
             slice: unit.slice.clone(),
@@ -371,10 +254,7 @@ impl Ingestor {
         let result = match failed {
             Some(error) => Err(error),
             None if cancel.is_cancelled() => Err(IngestError::Cancelled),
-            None if rows == 0 => {
-                let path = unit.files.first().map(|file| file.location.clone()).unwrap_or_default();
-                Err(ExportError::BadRows { path, why: "the period has no rows".to_owned() }.into())
-            }
+            None if rows == 0 => Err(ExportError::without_rows(unit.files.first()).into()),
             None => Ok(()),
         };
         if let Err(error) = result {
@@ -389,6 +269,22 @@ impl Ingestor {
         let note = note(unit, rows, rounded, &formats);
         Ok(ReadUnit { written, tally, formats, note })
     }
+}
+
+/// Files of one period are of one export: reports and FOCUS exports beside each other tell the same costs, which would count twice. Within each of the two, columns
+/// come and go from file to file.
+fn one_family(unit: &Unit, formats: &BTreeSet<&'static str>) -> Result<(), ExportError> {
+    let family = |format: &&'static str| match *format {
+        "legacy-cur" | "cur-2.0" => "Cost and Usage Report",
+        "focus-1.0" | "focus-1.2" => "FOCUS",
+        other => other,
+    };
+    let families: BTreeSet<_> = formats.iter().map(family).collect();
+    if families.len() < 2 {
+        return Ok(());
+    }
+    let families = families.into_iter().collect::<Vec<_>>().join(", ");
+    Err(ExportError::SeveralFormats { period: unit.slice.period.clone(), families })
 }
 
 /// Changes whenever any file does, or the way it is read.

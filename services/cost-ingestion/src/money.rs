@@ -193,8 +193,12 @@ fn parse_digits(text: &[u8]) -> Result<(i128, i64), AmountError> {
             b'0'..=b'9' => {
                 any = true;
                 let digit = i128::from(byte - b'0');
-                mantissa = mantissa.checked_mul(10).and_then(|m| m.checked_add(digit)).ok_or(AmountError::TooLarge)?;
-                fraction += i64::from(point);
+                match mantissa.checked_mul(10).and_then(|m| m.checked_add(digit)) {
+                    Some(longer) => (mantissa, fraction) = (longer, fraction + i64::from(point)),
+                    // More than 38 digits: what stands that far behind the point is rounded away in any case.
+                    None if point => {}
+                    None => return Err(AmountError::TooLarge),
+                }
             }
             b'.' if !point => point = true,
             _ => return Err(AmountError::NotANumber),

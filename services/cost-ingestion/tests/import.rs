@@ -10,114 +10,16 @@
 
 mod support;
 
-use contracts::TenantId;
 use contracts::costs::QueryCostsRequest;
 use cost_ingestion::export::Limits;
-use cost_ingestion::import::{ImportArgs, ImportReport, import};
 use cost_ingestion::ingest::{Outcome, Payers};
 use cost_ingestion::table::CostTable;
-use flate2::Compression;
-use flate2::write::{DeflateEncoder, GzEncoder};
 use object_store::memory::InMemory;
 use serde_json::Value;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
+use support::desk::{Desk, data, gzip, zip};
 use support::{Bench, decimal, ingested, refusal};
-use tokio_util::sync::CancellationToken;
-
-/// A folder for files, one for the table, a tenant.
-struct Desk {
-    folder: tempfile::TempDir,
-    tenant: TenantId,
-}
-
-impl Desk {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), tenant: TenantId::new() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn table(&self) -> String {
-        self.path("table").display().to_string()
-    }
-
-    fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.path(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, bytes).unwrap();
-        path
-    }
-
-    async fn import(&self, files: &[PathBuf]) -> ImportReport {
-        let (tenant, table) = (self.tenant, self.table());
-        let args = ImportArgs { files: files.to_vec(), tenant, table, connection: None, export: None, json: false };
-        import(&args, &CancellationToken::new()).await.unwrap()
-    }
-
-    /// (rows, billed, effective) of the table.
-    async fn held(&self) -> (u64, String, String) {
-        let table = CostTable::open(&self.table()).await.unwrap();
-        let costs = table.query(self.tenant, &QueryCostsRequest::default()).await.unwrap();
-        let total = &costs.totals[0];
-        (costs.rows, total.billed.decimal().normalize().to_string(), total.effective.decimal().normalize().to_string())
-    }
-
-    /// Runs the generator, and says what it says of its totals.
-    fn generate(&self, name: &str, more: &[&str]) -> (PathBuf, Value) {
-        let out = self.path(name);
-        let done =
-            Command::new(env!("CARGO_BIN_EXE_generate-costs")).arg("--out").arg(&out).args(more).status().unwrap();
-        assert!(done.success());
-        let totals = std::fs::read(out.join("totals.json")).unwrap();
-        (out, serde_json::from_slice(&totals).unwrap())
-    }
-}
-
-fn data(name: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)).unwrap()
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
-    packer.write_all(bytes).unwrap();
-    packer.finish().unwrap()
-}
-
-/// One file in a zip archive as AWS writes it, with the sizes behind the data.
-fn zip(bytes: &[u8]) -> Vec<u8> {
-    let mut packer = DeflateEncoder::new(Vec::new(), Compression::fast());
-    packer.write_all(bytes).unwrap();
-    let packed = packer.finish().unwrap();
-    let mut sum = flate2::Crc::new();
-    sum.update(bytes);
-    let sizes = [sum.sum(), packed.len() as u32, bytes.len() as u32];
-    let name = b"report-00001.csv";
-    let mut zip = b"PK\x03\x04\x14\x00\x08\x00\x08\x00".to_vec();
-    zip.extend([0; 16]);
-    zip.extend((name.len() as u16).to_le_bytes());
-    zip.extend([0; 2]);
-    zip.extend(name);
-    zip.extend(&packed);
-    let end = zip.len() as u32 + 16;
-    zip.extend(b"PK\x07\x08");
-    sizes.iter().for_each(|size| zip.extend(size.to_le_bytes()));
-    zip.extend(b"PK\x01\x02\x14\x00\x14\x00\x08\x00\x08\x00\x00\x00\x00\x00");
-    sizes.iter().for_each(|size| zip.extend(size.to_le_bytes()));
-    zip.extend((name.len() as u16).to_le_bytes());
-    zip.extend([0; 16]);
-    zip.extend(name);
-    let directory = zip.len() as u32 - end;
-    zip.extend(b"PK\x05\x06\x00\x00\x00\x00\x01\x00\x01\x00");
-    zip.extend(directory.to_le_bytes());
-    zip.extend(end.to_le_bytes());
-    zip.extend([0; 2]);
-    zip
-}
 
 /// What DuckDB sums the sample to (`sum(BilledCost::decimal(38,18))`): two periods in one file, and bills of four providers.
 #[tokio::test(flavor = "multi_thread")]
@@ -335,4 +237,84 @@ async fn one_file_with_two_periods_is_two_slices() {
     let reports = bench.ingest().await.unwrap();
     assert_eq!(reports.iter().map(ingested).collect::<Vec<_>>(), [(1, decimal("1")), (1, decimal("7"))]);
     assert!(bench.ingest().await.unwrap().iter().all(|report| matches!(report.outcome, Outcome::Unchanged)));
+}
+
+/// CSV of one line for each cost, in this month.
+fn costs_of(month: &str, costs: &[&str]) -> Vec<u8> {
+    let line = |cost: &&str| format!("222222222222,AmazonEC2,{cost},{month}-01T00:00:00Z,{month}-01T01:00:00Z\n");
+    (HEADER.to_owned() + &costs.iter().map(line).collect::<String>()).into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_period_takes_nothing_away() {
+    let desk = Desk::new();
+    let first = desk.put("in/a.csv", &costs_of("2025-01", &["1", "2"]));
+    let second = desk.put("in/b.csv", &costs_of("2025-01", &["4"]));
+    let held = async || {
+        let (rows, billed, _) = desk.held().await;
+        (rows, billed)
+    };
+    desk.import(std::slice::from_ref(&first)).await;
+    assert_eq!(held().await, (2, "3".to_owned()));
+    // The second part of the same period: both are there.
+    let report = desk.import(std::slice::from_ref(&second)).await;
+    assert_eq!((report.rows, report.refused.len(), held().await), (3, 0, (3, "7".to_owned())));
+    // Either of them again, and both of them, are what is there.
+    for files in [vec![first.clone()], vec![second.clone()], vec![desk.path("in")]] {
+        assert_eq!(desk.import(&files).await.periods[0].outcome, "unchanged", "{files:?}");
+    }
+    // Delivered anew, a part replaces itself alone; one that now has rows of another month, in both.
+    desk.put("in/b.csv", &costs_of("2025-01", &["8"]));
+    desk.import(std::slice::from_ref(&second)).await;
+    assert_eq!(held().await, (3, "11".to_owned()));
+    let both = [costs_of("2025-01", &["16"]), costs_of("2025-02", &["32"])[HEADER.len()..].to_vec()].concat();
+    desk.put("in/b.csv", &both);
+    let report = desk.import(std::slice::from_ref(&second)).await;
+    assert_eq!((report.periods.len(), held().await), (2, (4, "51".to_owned())));
+    desk.put("in/b.csv", &costs_of("2025-02", &["64"]));
+    let report = desk.import(std::slice::from_ref(&first)).await;
+    assert_eq!(
+        (report.periods[0].rows, held().await),
+        (Some(2), (3, "35".to_owned())),
+        "what b.csv no longer has of it"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_whose_rest_is_gone_is_refused_until_somebody_says_that_it_is_the_whole() {
+    let desk = Desk::new();
+    let first = desk.put("in/a.csv", &costs_of("2025-01", &["1"]));
+    desk.import(&[first.clone(), desk.put("in/b.csv", &costs_of("2025-01", &["2"]))]).await;
+    std::fs::remove_file(desk.path("in/b.csv")).unwrap();
+    desk.put("in/a.csv", &costs_of("2025-01", &["4"]));
+    for files in [vec![first.clone()], vec![desk.path("in")]] {
+        let report = desk.import(&files).await;
+        let refused = &report.refused[0];
+        assert!(refused.contains("2025-01: ") && refused.contains("in/b.csv is no longer there"), "{refused}");
+        assert!(refused.contains("came from 2 files") && refused.contains("--whole"), "{refused}");
+        assert_eq!((report.rows, desk.held().await.1.as_str()), (0, "3"));
+    }
+    assert_eq!(desk.import_as(std::slice::from_ref(&first), true, None).await.refused, Vec::<String>::new());
+    assert_eq!(desk.held().await.1, "4");
+    assert_eq!(desk.import(&[first]).await.periods[0].outcome, "unchanged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_does_not_count_twice_under_two_names() {
+    let desk = Desk::new();
+    let file = desk.put("x/data/BILLING_PERIOD=2025-01/a.csv", &costs_of("2025-01", &["1"]));
+    let manifest = serde_json::json!({"dataFiles": ["s3://a-bucket/x/data/BILLING_PERIOD=2025-01/a.csv"]});
+    desk.put("x/metadata/BILLING_PERIOD=2025-01/x-Manifest.json", manifest.to_string().as_bytes());
+    let export = desk.import(&[desk.path("x")]).await.periods[0].export.clone();
+    let report = desk.import(std::slice::from_ref(&file)).await;
+    assert!(report.refused[0].contains("would count twice") && report.refused[0].contains(&export), "{report:?}");
+    let report = desk.import_as(std::slice::from_ref(&file), false, Some(&export)).await;
+    assert_eq!((report.periods[0].outcome, desk.held().await.1.as_str()), ("unchanged", "1"));
+    // Without the manifest, a file and the folder around its period are one export.
+    let desk = Desk::new();
+    let file = desk.put("y/BILLING_PERIOD=2025-01/a.csv", &costs_of("2025-01", &["1"]));
+    desk.put("y/BILLING_PERIOD=2025-02/a.csv", &costs_of("2025-02", &["2"]));
+    desk.import(&[desk.path("y")]).await;
+    assert_eq!(desk.import(&[file]).await.periods[0].outcome, "unchanged");
+    assert_eq!(desk.held().await.1, "3");
 }

@@ -42,7 +42,8 @@ async fn generated(folder: &Path, table: &str, seed: &str) -> (TenantId, Decimal
         let totals: Value = serde_json::from_slice(&std::fs::read(out.join("totals.json")).unwrap()).unwrap();
         billed += decimal(totals["billed"].as_str().unwrap());
         let table = table.to_owned();
-        let args = ImportArgs { files: vec![out], tenant, table, connection: None, export: None, json: false };
+        let args =
+            ImportArgs { files: vec![out], tenant, table, connection: None, export: None, whole: false, json: false };
         assert_eq!(import(&args, &CancellationToken::new()).await.unwrap().refused, Vec::<String>::new());
     }
     (tenant, billed)
@@ -206,7 +207,15 @@ async fn pages_of_one_answer_fit_together_and_a_changed_table_is_said() {
     let out = folder.path().join("1-2025-01");
     let more = ["--format", "cur-2.0", "--rows", "4000", "--seed", "1", "--period", "2025-01", "--restate", "--out"];
     assert!(Command::new(env!("CARGO_BIN_EXE_generate-costs")).args(more).arg(&out).status().unwrap().success());
-    let args = ImportArgs { files: vec![out], tenant, table: location, connection: None, export: None, json: false };
+    let args = ImportArgs {
+        files: vec![out],
+        tenant,
+        table: location,
+        connection: None,
+        export: None,
+        whole: false,
+        json: false,
+    };
     assert_eq!(import(&args, &CancellationToken::new()).await.unwrap().periods[0].outcome, "written");
     let error = table.query(tenant, &second).await.unwrap_err();
     assert!(matches!(error, QueryError::Changed), "{error}");

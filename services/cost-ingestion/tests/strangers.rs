@@ -11,79 +11,25 @@
     reason = "helpers of tests fail by panicking, as tests do"
 )]
 
+#[path = "support/python.rs"]
+mod python;
+
 use contracts::TenantId;
 use contracts::costs::{CostKey, DayRange, Granularity, QueryCostsRequest, TagFilter};
 use cost_ingestion::import::{ImportArgs, import};
 use cost_ingestion::table::CostTable;
+use python::{ask, python};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use tokio_util::sync::CancellationToken;
 
-const REQUIREMENTS: &str = include_str!("requirements-focus.txt");
 const FOCUS_PAGE: &str = include_str!("../../../docs/focus.md");
-
-/// The Python of an environment with both packages, or none; made once for all tests.
-fn python() -> Option<PathBuf> {
-    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    MADE.get_or_init(environment).clone()
-}
-
-fn environment() -> Option<PathBuf> {
-    let is_right = |program: &Path| {
-        let check = "import sys; sys.exit(sys.version_info[:2] != (3, 12))";
-        Command::new(program).args(["-I", "-c", check]).output().is_ok_and(|output| output.status.success())
-    };
-    let pyenv = PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".pyenv/versions");
-    let versions = std::fs::read_dir(pyenv).into_iter().flatten().filter_map(Result::ok);
-    let named = ["python3.12", "python3"].map(PathBuf::from).into_iter();
-    let found = named.chain(versions.map(|entry| entry.path().join("bin/python3"))).find(|program| is_right(program));
-    let Some(found) = found.filter(|_| cfg!(all(target_os = "linux", target_arch = "x86_64"))) else {
-        eprintln!("NOT CHECKED: the FOCUS validator needs Python 3.12 on Linux x86-64, on the PATH or under ~/.pyenv");
-        assert!(std::env::var_os("CI").is_none(), "CI has no Python 3.12: the FOCUS validator was not run");
-        return None;
-    };
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("focus-validator");
-    let (python, stamp) = (place.join("bin/python"), place.join("stamp"));
-    if std::fs::read_to_string(&stamp).is_ok_and(|known| known == REQUIREMENTS) {
-        return Some(python);
-    }
-    let run = |command: &mut Command| {
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    };
-    let _ = std::fs::remove_dir_all(&place);
-    run(Command::new(found).args(["-I", "-m", "venv"]).arg(&place));
-    let list = place.join("requirements.txt");
-    std::fs::write(&list, REQUIREMENTS).unwrap();
-    // Two of them have no wheel.
-    let install = [
-        "-m",
-        "pip",
-        "install",
-        "--no-input",
-        "--require-hashes",
-        "--only-binary",
-        ":all:",
-        "--no-binary",
-        "focus-validator,pandasql",
-        "-r",
-    ];
-    run(Command::new(&python).args(install).arg(&list));
-    std::fs::write(stamp, REQUIREMENTS).unwrap();
-    Some(python)
-}
-
-fn ask(python: &Path, script: &str, arguments: &[&Path]) -> String {
-    let output = Command::new(python).args(["-c", script]).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 async fn imported(files: PathBuf, table: &Path) {
     let (tenant, table) = (TenantId::new(), table.display().to_string());
-    let args = ImportArgs { files: vec![files], tenant, table, connection: None, export: None, json: false };
+    let args =
+        ImportArgs { files: vec![files], tenant, table, connection: None, export: None, whole: false, json: false };
     assert_eq!(import(&args, &CancellationToken::new()).await.unwrap().refused, Vec::<String>::new());
 }
 
@@ -247,8 +193,15 @@ async fn duckdb_answers_every_question_with_the_same_digits() {
         .status();
     assert!(generator.unwrap().success());
     let (tenant, location) = (TenantId::new(), table.display().to_string());
-    let args =
-        ImportArgs { files: vec![set], tenant, table: location.clone(), connection: None, export: None, json: false };
+    let args = ImportArgs {
+        files: vec![set],
+        tenant,
+        table: location.clone(),
+        connection: None,
+        export: None,
+        whole: false,
+        json: false,
+    };
     assert_eq!(import(&args, &CancellationToken::new()).await.unwrap().refused, Vec::<String>::new());
     // Another tenant's rows lie in the same table: DuckDB is shown the first one's files alone.
     imported(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/focus-1.0-sample.csv"), &table).await;

@@ -32,11 +32,11 @@ pub(super) enum CsvError {
     TooLong { line: u64 },
     #[error("line {line} has {found} fields, and the header has {wanted}")]
     Fields { line: u64, found: usize, wanted: usize },
-    #[error("it is not UTF-8 text (before line {line})")]
+    #[error("it is not UTF-8 text (before line {line}); save it as UTF-8")]
     NotText { line: u64 },
     #[error("a text before line {line} has more than {MAX_TEXT} bytes")]
     LongText { line: u64 },
-    #[error("it is empty")]
+    #[error("it is empty: not even a header; deliver it again, or take it away")]
     Empty,
 }
 
@@ -113,7 +113,7 @@ impl Csv {
 /// Batches of the wanted columns.
 pub(super) struct Batches {
     csv: Csv,
-    fields: usize,
+    names: Vec<String>,
     schema: SchemaRef,
     columns: Vec<Column>,
 }
@@ -125,7 +125,7 @@ impl Batches {
         let name = |at: &usize| names.get(*at).cloned().unwrap_or_default();
         let schema = Schema::new(wanted.iter().map(|at| Field::new(name(at), kind(), true)).collect::<Vec<_>>());
         let columns = wanted.iter().map(|place| Column { place: *place, ..Column::default() }).collect();
-        Self { csv, fields: names.len(), schema: Arc::new(schema), columns }
+        Self { csv, names: names.to_vec(), schema: Arc::new(schema), columns }
     }
 
     pub(super) fn schema(&self) -> SchemaRef {
@@ -136,9 +136,12 @@ impl Batches {
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, CsvError> {
         let (mut rows, mut bytes) = (0, 0);
         while rows < ROWS && bytes < BYTES && self.csv.next()? {
-            if self.csv.fields != self.fields {
+            if self.csv.fields != self.names.len() {
                 let (line, found) = (self.csv.read, self.csv.fields);
-                return Err(CsvError::Fields { line, found, wanted: self.fields });
+                return Err(CsvError::Fields { line, found, wanted: self.names.len() });
+            }
+            if self.is_header() {
+                continue;
             }
             for column in &mut self.columns {
                 bytes += column.push(self.csv.field(column.place));
@@ -151,6 +154,13 @@ impl Batches {
         let line = self.csv.read;
         let arrays = self.columns.iter_mut().map(|column| column.take(line)).collect::<Result<Vec<_>, _>>()?;
         RecordBatch::try_new(self.schema(), arrays).map(Some).map_err(|_| CsvError::NotText { line })
+    }
+}
+
+impl Batches {
+    /// Whether the line is the header once more: files that were put together begin each with theirs.
+    fn is_header(&self) -> bool {
+        self.names.iter().enumerate().all(|(at, name)| self.csv.field(at) == name.as_bytes())
     }
 }
 

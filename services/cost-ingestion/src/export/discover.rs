@@ -114,7 +114,7 @@ impl Listing {
             period: period_of_folder(&folder),
             manifest: object.clone(),
         };
-        newest_manifests(&self.objects).into_iter().map(listed).collect()
+        newest_manifests(&self.objects, |_, _| 0).into_iter().map(listed).collect()
     }
 
     /// The files that a manifest names, with the sizes and ETags of this listing.
@@ -134,12 +134,15 @@ impl Listing {
     /// All cost files, where there is no manifest that tells their periods.
     ///
     /// # Errors
-    /// When there are none, or they are too large.
+    /// When there are none, they are too large, or they are several versions of a period.
     pub fn plain(&self, location: &ExportLocation, limits: &Limits) -> Result<Discovered, ExportError> {
         let files: Vec<_> =
-            self.objects.values().filter(|object| is_cost_file(object.location.as_ref())).cloned().collect();
+            self.objects.values().filter(|object| may_hold_costs(object.location.as_ref())).cloned().collect();
         if files.is_empty() {
             return Err(ExportError::Nothing);
+        }
+        if let Some(folder) = versions_side_by_side(&files) {
+            return Err(ExportError::SideBySide { folder });
         }
         check_sizes(&files, limits)?;
         Ok(Discovered { export: Export::new(&location.bucket, &location.prefix), period: None, files, thorough: false })
@@ -167,36 +170,48 @@ pub async fn read_manifest(
 }
 
 /// By the manifests below a folder here, if there are any. A manifest names files by their places in the bucket that it was copied from: a file here is the
-/// one whose path ends like that, as far as it goes.
+/// one whose path ends like that, as far as it goes. A manifest that cannot be used, or whose files are not there, stands for its period alone.
 ///
 /// # Errors
-/// When a manifest cannot be used, or a file that it names is not there.
+/// When the folder cannot be listed.
 pub async fn discover_local(
     store: &Arc<dyn ObjectStore>,
     folder: &Path,
     limits: &Limits,
-) -> Result<Vec<Discovered>, ExportError> {
+) -> Result<Vec<(Export, Result<Discovered, ExportError>)>, ExportError> {
     let failed = |source| ExportError::Storage { operation: "listing the folder", source };
     let objects: Vec<ObjectMeta> = store.list(Some(folder)).try_collect().await.map_err(failed)?;
     let objects: BTreeMap<_, _> = objects.into_iter().map(|object| (object.location.clone(), object)).collect();
     let mut found = Vec::new();
-    for (report, _, object) in newest_manifests(&objects) {
-        let path = &object.location;
-        within(&format!("bytes of the manifest {path}"), object.size, limits.manifest_bytes)?;
-        let failed = |source| ExportError::Storage { operation: "reading a manifest", source };
-        let bytes = store.get_range(path, 0..object.size).await.map_err(failed)?;
-        let manifest = manifest::parse(path, &bytes, &Lies::Here)?;
-        let mut files = Vec::with_capacity(manifest.files.len());
-        for (index, key) in manifest.files.iter().enumerate() {
-            let missing = || ExportError::MissingFile { path: path.clone(), number: index + 1 };
-            files.push(ending_like(&objects, key).cloned().ok_or_else(missing)?);
-        }
-        check_sizes(&files, limits)?;
+    // Whoever copied them has given them new times.
+    for (report, _, object) in newest_manifests(&objects, said_by_place) {
         let report = report.strip_suffix("/metadata").unwrap_or(&report);
         let export = Export::named(&format!("file:///{report}"));
-        found.push(Discovered { export, period: Some(manifest.period), files, thorough: false });
+        let discovered = by_manifest_here(store, &objects, object, &export, limits).await;
+        found.push((export, discovered));
     }
     Ok(found)
+}
+
+async fn by_manifest_here(
+    store: &Arc<dyn ObjectStore>,
+    objects: &BTreeMap<Path, ObjectMeta>,
+    object: &ObjectMeta,
+    export: &Export,
+    limits: &Limits,
+) -> Result<Discovered, ExportError> {
+    let path = &object.location;
+    within(&format!("bytes of the manifest {path}"), object.size, limits.manifest_bytes)?;
+    let failed = |source| ExportError::Storage { operation: "reading a manifest", source };
+    let bytes = store.get_range(path, 0..object.size).await.map_err(failed)?;
+    let manifest = manifest::parse(path, &bytes, &Lies::Here)?;
+    let mut files = Vec::with_capacity(manifest.files.len());
+    for (index, key) in manifest.files.iter().enumerate() {
+        let missing = || ExportError::MissingFile { path: path.clone(), number: index + 1 };
+        files.push(ending_like(objects, key).cloned().ok_or_else(missing)?);
+    }
+    check_sizes(&files, limits)?;
+    Ok(Discovered { export: export.clone(), period: Some(manifest.period), files, thorough: false })
 }
 
 /// The object whose path has most of the key's last parts; at least its name.
@@ -230,27 +245,78 @@ async fn list(
 
 /// Per report and period folder (`<report>/<20181101-20181201>/[<assembly>/]<report>-Manifest.json`, or of Data Exports
 /// `<export>/metadata/BILLING_PERIOD=2018-11/[<execution>/]<export>-Manifest.json`) the newest manifest: when a report keeps its versions, each assembly
-/// has one, and the period's own is a copy of the newest.
-fn newest_manifests(objects: &BTreeMap<Path, ObjectMeta>) -> Vec<(String, String, &ObjectMeta)> {
-    let mut newest: BTreeMap<(String, String), &ObjectMeta> = BTreeMap::new();
-    for object in objects.values().filter(|object| object.location.as_ref().ends_with(MANIFEST)) {
+/// has one, and the period's own is a copy of the newest. `said` goes before the times, by the parts of the path and the place of the period's folder in them.
+fn newest_manifests(
+    objects: &BTreeMap<Path, ObjectMeta>,
+    said: fn(&[&str], usize) -> u64,
+) -> Vec<(String, String, &ObjectMeta)> {
+    let mut newest: BTreeMap<(String, String), (u64, &ObjectMeta)> = BTreeMap::new();
+    for object in objects.values() {
         let path = object.location.as_ref();
         let parts: Vec<_> = path.split('/').collect();
-        let Some(at) = parts.iter().rposition(|part| is_period_folder(part)) else { continue };
+        let Some(at) = parts.iter().rposition(|part| is_period_folder(part)).filter(|_| is_manifest(path)) else {
+            continue;
+        };
         let (report, period) = (parts.iter().take(at).copied().collect::<Vec<_>>().join("/"), parts.get(at).copied());
         let key = (report, period.unwrap_or_default().to_owned());
-        let rank = |o: &ObjectMeta| (o.last_modified, std::cmp::Reverse(o.location.as_ref().len()));
-        if newest.get(&key).is_none_or(|known| rank(known) < rank(object)) {
-            newest.insert(key, object);
+        let said = said(&parts, at);
+        let rank =
+            |(said, o): (u64, &ObjectMeta)| (said, o.last_modified, std::cmp::Reverse(o.location.as_ref().len()));
+        if newest.get(&key).is_none_or(|known| rank(*known) < rank((said, object))) {
+            newest.insert(key, (said, object));
         }
     }
-    newest.into_iter().map(|((report, folder), object)| (report, folder, object)).collect()
+    newest.into_iter().map(|((report, folder), (_, object))| (report, folder, object)).collect()
+}
+
+fn is_manifest(path: &str) -> bool {
+    let start = path.len().saturating_sub(MANIFEST.len());
+    path.get(start..).is_some_and(|end| end.eq_ignore_ascii_case(MANIFEST))
+}
+
+/// What the place of a manifest says of its age: the period's own is the current one, and executions of Data Exports are named by their time
+/// (`20240901T120000.123Z-...`, `2024-09-01T12:00:00.123Z-...`).
+fn said_by_place(parts: &[&str], at: usize) -> u64 {
+    let Some(execution) = parts.get(at + 1).filter(|_| parts.len() > at + 2) else { return u64::MAX };
+    let (time, _) = execution.split_once('Z').unwrap_or_default();
+    let digits = time.bytes().filter(u8::is_ascii_digit).take(17);
+    let is_time = time.contains('T') && time.bytes().all(|byte| byte.is_ascii_digit() || b"-:.T".contains(&byte));
+    if is_time { digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')) } else { 0 }
+}
+
+/// A period's folder in which files lie in more than one place: those of several assemblies (of Data Exports: executions), each of which tells the whole period.
+#[must_use]
+pub fn versions_side_by_side(files: &[ObjectMeta]) -> Option<String> {
+    let mut places: BTreeMap<String, &str> = BTreeMap::new();
+    for file in files {
+        let parts: Vec<_> = file.location.as_ref().split('/').collect();
+        let Some(at) = parts.iter().rposition(|part| is_period_folder(part)) else { continue };
+        // Another partition is no version.
+        let place = parts.get(at + 1).filter(|next| parts.len() > at + 2 && !next.contains('=')).copied();
+        let folder = parts.iter().take(at + 1).copied().collect::<Vec<_>>().join("/");
+        let place = place.unwrap_or_default();
+        if *places.entry(folder.clone()).or_insert(place) != place {
+            return Some(folder);
+        }
+    }
+    None
 }
 
 /// Where the name of a file that may hold costs ends; what it is, its contents say.
 #[must_use]
-pub fn is_cost_file(path: &str) -> bool {
+pub(super) fn is_cost_file(path: &str) -> bool {
+    let path = path.to_ascii_lowercase();
     [".parquet", ".csv", ".csv.gz", ".gz", ".zip"].iter().any(|ending| path.ends_with(ending))
+}
+
+/// Whether a file may hold costs by its path alone, where no manifest names it. What engines hide (names that start with `.` or `_`) does not, nor does the
+/// table beside a legacy report by which Athena is told of deliveries.
+#[must_use]
+pub fn may_hold_costs(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    is_cost_file(name)
+        && !name.starts_with(['.', '_'])
+        && !path.split('/').any(|part| part == "cost_and_usage_data_status")
 }
 
 /// The month that such a folder names.

@@ -74,7 +74,7 @@ impl CostFile {
         let metadata = ArrowReaderMetadata::load_async(&mut file.clone(), options()).await;
         let metadata = metadata.map_err(|error| failed(&path, error))?;
         let source = known(&path, &Layout::new(metadata.schema()))?;
-        check_sizes(&path, metadata.metadata(), limits)?;
+        check_sizes(&path, file.size(), metadata.metadata(), limits)?;
         // Text as dictionaries, as it stands in the file: what is done to it is then done to distinct values.
         let options = options().with_schema(as_dictionaries(metadata.schema(), metadata.metadata()));
         let metadata = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options);
@@ -130,10 +130,10 @@ impl CostFile {
     }
 
     /// The billing periods that its rows belong to. Of a Parquet file all rows are asked, which is one small column; of a CSV file the first one, unless
-    /// `thorough`, since a report's file holds one period.
+    /// `thorough`, since a report's file holds one period. None, if it has no rows.
     ///
     /// # Errors
-    /// When it has no rows, or a row's period is none.
+    /// When a row's period is none.
     pub fn periods(
         &self,
         limits: &Limits,
@@ -165,7 +165,7 @@ impl CostFile {
                 }
             }
         }
-        if found.is_empty() { Err(bad("it has no rows")) } else { Ok(found) }
+        Ok(found)
     }
 }
 
@@ -270,23 +270,35 @@ pub fn period_of(start: i64) -> Option<BillingPeriod> {
     first.then(|| format!("{:04}-{:02}", at.year(), u8::from(at.month())).parse().ok()).flatten()
 }
 
-fn check_sizes(path: &Path, metadata: &ParquetMetaData, limits: &Limits) -> Result<(), ExportError> {
+fn check_sizes(path: &Path, size: u64, metadata: &ParquetMetaData, limits: &Limits) -> Result<(), ExportError> {
     let within = |what: &str, found: i64, limit: u64| {
         let found = u64::try_from(found).unwrap_or(u64::MAX);
         let what = format!("{what} in the file {path}");
         if found <= limit { Ok(()) } else { Err(ExportError::TooMuch { what, found, limit }) }
     };
     within("rows", metadata.file_metadata().num_rows(), limits.period_rows)?;
+    let (mut unpacked, mut zstandard) = (0_i64, false);
     for group in metadata.row_groups() {
         within("rows", group.num_rows(), limits.period_rows)?;
         for column in group.columns() {
-            // AWS writes Snappy. The others unpack a few bytes into gigabytes.
-            if !matches!(column.compression(), Compression::UNCOMPRESSED | Compression::SNAPPY) {
-                let why = format!("it is compressed with {}, and exports are with Snappy", column.compression());
-                return Err(ExportError::BadRows { path: path.clone(), why });
+            match column.compression() {
+                // AWS writes Snappy, which makes a few dozen bytes of one.
+                Compression::UNCOMPRESSED | Compression::SNAPPY => {}
+                // The reader holds it to the size that a page claims.
+                Compression::ZSTD(_) => zstandard = true,
+                other => {
+                    let why = format!(
+                        "it is compressed with {other}, and exports are with Snappy; write it with Snappy or Zstandard"
+                    );
+                    return Err(ExportError::BadRows { path: path.clone(), why });
+                }
             }
+            unpacked = unpacked.saturating_add(column.uncompressed_size());
             within("unpacked bytes of one column", column.uncompressed_size(), limits.row_group_bytes)?;
         }
+    }
+    if zstandard {
+        within("unpacked bytes", unpacked, unpack::bound(size, limits))?;
     }
     Ok(())
 }
@@ -306,6 +318,8 @@ fn as_dictionaries(schema: &SchemaRef, metadata: &ParquetMetaData) -> SchemaRef 
             DataType::Utf8 | DataType::LargeUtf8 if repeats(field.name()) => {
                 DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
             }
+            // Some writers do not say that their bytes are text. (The reader makes no dictionaries of those.)
+            DataType::Binary => DataType::Utf8,
             _ => return Arc::clone(field),
         };
         Arc::new(field.as_ref().clone().with_data_type(wanted))

@@ -137,7 +137,7 @@ fn file(key: &str, prefix: &str) -> Option<Path> {
             && part != ".."
             && !part.chars().any(|c| c.is_control() || matches!(c, '\\' | '%'))
     };
-    if key.len() > MAX_KEY || !key.split('/').all(plain) || !super::is_cost_file(key) {
+    if key.len() > MAX_KEY || !key.split('/').all(plain) || !super::discover::is_cost_file(key) {
         return None;
     }
     let path = Path::parse(key).ok()?;

@@ -5,7 +5,7 @@ use super::value::{Distinct, Many, Maps, Nullable as _, Pairs, Text, from_json, 
 use crate::focus::{self, Kind};
 use crate::money::{Amount, Read};
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Decimal128Type, Float64Type, Int32Type, TimestampMicrosecondType};
+use arrow_array::types::{Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{ArrowError, DataType, Schema};
 use std::cell::{Cell, RefCell};
@@ -17,9 +17,11 @@ pub const MAX_TEXT: usize = 64 * 1024;
 
 /// The columns of one file by the names that mappings use.
 ///
-/// The legacy report's CSV says `lineItem/UnblendedCost` where its Parquet says `line_item_unblended_cost`; mappings know the latter.
+/// The legacy report's CSV says `lineItem/UnblendedCost` where its Parquet says `line_item_unblended_cost`; mappings know the latter. Tables that were copied from
+/// engine to engine say `LINE_ITEM_UNBLENDED_COST` or `billedcost`: names are compared by [`folded`].
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
+    /// By folded name.
     places: HashMap<String, usize>,
     /// (name in mappings, name in the file), in the file's order.
     names: Vec<(String, String)>,
@@ -32,7 +34,7 @@ impl Layout {
         let mut layout = Self::default();
         for (at, field) in schema.fields().iter().enumerate() {
             let name = plain_name(field.name());
-            layout.places.entry(name.clone()).or_insert(at);
+            layout.places.entry(folded(&name)).or_insert(at);
             layout.names.push((name, field.name().clone()));
         }
         layout
@@ -41,19 +43,31 @@ impl Layout {
     /// Whether the column is there.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.places.contains_key(name)
+        self.places.contains_key(&folded(name))
     }
 
     /// (name in mappings, name in the file) of the columns with this prefix.
     pub fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
-        self.names.iter().filter(move |(name, _)| name.starts_with(prefix)).map(|(name, label)| (&**name, &**label))
+        self.names.iter().filter(move |(name, _)| has_prefix(name, prefix)).map(|(name, label)| (&**name, &**label))
     }
+}
+
+/// What names are compared by: their letters and digits, in lower case.
+#[must_use]
+pub(super) fn folded(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// Whether a column's name begins so, in whatever case.
+#[must_use]
+pub(super) fn has_prefix(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
 }
 
 /// As AWS writes the report's names for Athena: `reservation/ReservationARN` is `reservation_reservation_a_r_n`.
 #[must_use]
 pub fn plain_name(label: &str) -> String {
-    let label = label.trim_start_matches('\u{feff}');
+    let label = label.trim_start_matches('\u{feff}').trim();
     if !label.contains('/') {
         return label.to_owned();
     }
@@ -123,7 +137,7 @@ impl<'a> Batch<'a> {
     }
 
     fn column(&self, name: &str) -> Option<&ArrayRef> {
-        self.layout.places.get(name).and_then(|at| self.rows.columns().get(*at))
+        self.layout.places.get(&folded(name)).and_then(|at| self.rows.columns().get(*at))
     }
 
     /// A text column.
@@ -136,7 +150,7 @@ impl<'a> Batch<'a> {
         }
         let read = match self.column(name) {
             None => Text::constant(None),
-            Some(found) if matches!(found.data_type(), DataType::Map(..)) => self.maps(name)?.to_text(),
+            Some(found) if is_map(found.data_type()) => self.maps(name)?.to_text(),
             Some(found) => self.read_text(found, name)?,
         };
         self.texts.borrow_mut().insert(name.to_owned(), read.clone());
@@ -198,6 +212,13 @@ impl<'a> Batch<'a> {
                 let values = values.iter().map(|value| value.map_or(Ok(i128::NONE), &mut read));
                 values.collect::<Result<_, SourceError>>().map(Many::each)
             }
+            // Printed as the shortest decimal that means it, without an exponent.
+            DataType::Float32 => {
+                let read = |value: f32| keep(Amount::parse(&value.to_string()));
+                let values = found.as_primitive::<Float32Type>().iter();
+                let values = values.map(|value| value.map_or(Ok(i128::NONE), read));
+                values.collect::<Result<_, SourceError>>().map(Many::each)
+            }
             DataType::Decimal128(_, scale @ 0..=18) => {
                 let factor = 10_i128.pow(18 - u32::from(scale.unsigned_abs()));
                 let read = |units: i128| units.checked_mul(factor).and_then(|units| Amount::from_units(units).ok());
@@ -217,8 +238,14 @@ impl<'a> Batch<'a> {
             | DataType::Dictionary(..)
             | DataType::Decimal128(..)
             | DataType::Decimal256(..)
+            | DataType::Int8
+            | DataType::Int16
             | DataType::Int32
-            | DataType::Int64 => {
+            | DataType::Int64
+            | DataType::UInt8
+            | DataType::UInt16
+            | DataType::UInt32
+            | DataType::UInt64 => {
                 let text = self.read_text(found, name)?;
                 let read = |key| text.value(key).map_or(Ok(i128::NONE), |text| keep(Amount::parse(text)));
                 let all = (0..text.values.len() as u32).map(read).collect::<Result<Vec<_>, SourceError>>()?;
@@ -249,11 +276,22 @@ impl<'a> Batch<'a> {
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(..) => {
                 let text = self.text(name)?;
                 // Values that no row has (empty ones) need not be instants.
-                let known: StringArray =
-                    (0..text.values.len() as u32).map(|key| text.value(key).filter(|t| !t.is_empty())).collect();
-                let known: ArrayRef = std::sync::Arc::new(known);
-                let all = values(&cast(&known, name, &wanted, expected)?);
+                let known: Vec<_> = (0..text.values.len() as u32).map(|key| text.value(key)).collect();
+                let written = known.iter().map(|text| text.filter(|text| epoch(text).is_none()).map(full_time));
+                let written: ArrayRef = std::sync::Arc::new(written.collect::<StringArray>());
+                let mut all = values(&cast(&written, name, &wanted, expected)?);
+                for (at, text) in all.iter_mut().zip(&known) {
+                    *at = text.and_then(epoch).unwrap_or(*at);
+                }
                 Ok(text.keys.map(|key| all.get(key as usize).copied().unwrap_or(i64::NONE)))
+            }
+            DataType::Int32 | DataType::Int64 | DataType::UInt32 | DataType::UInt64 => {
+                let wrong =
+                    || SourceError::WrongType { column: name.to_owned(), expected, found: "a number".to_owned() };
+                let numbers = cast(found, name, &DataType::Int64, expected)?;
+                let instant = |at: Option<i64>| at.map_or(Ok(i64::NONE), |at| since_1970(at).ok_or_else(wrong));
+                let all = numbers.as_primitive::<Int64Type>().iter().map(instant);
+                all.collect::<Result<_, SourceError>>().map(Many::each)
             }
             other => Err(SourceError::WrongType { column: name.to_owned(), expected, found: other.to_string() }),
         }
@@ -269,7 +307,7 @@ impl<'a> Batch<'a> {
         }
         let read = match self.column(name) {
             None => Maps { keys: Many::One(u32::NONE), sets: Rc::default() },
-            Some(found) if matches!(found.data_type(), DataType::Map(..)) => read_maps(found, name)?,
+            Some(found) if is_map(found.data_type()) => read_maps(found, name)?,
             Some(_) => {
                 let text = self.text(name)?;
                 let bad = || SourceError::BadMap { column: name.to_owned() };
@@ -304,21 +342,35 @@ fn used(keys: &arrow_array::Int32Array, values: &StringArray) -> (Many<u32>, Str
     (keys, taken.into_iter().map(|at| values.is_valid(at).then(|| values.value(at))).collect())
 }
 
+/// A map, or what engines without maps make of one: a list of pairs.
+fn is_map(kind: &DataType) -> bool {
+    match kind {
+        DataType::Map(..) => true,
+        DataType::List(item) => matches!(item.data_type(), DataType::Struct(fields) if fields.len() == 2),
+        _ => false,
+    }
+}
+
 fn read_maps(found: &ArrayRef, name: &str) -> Result<Maps, SourceError> {
-    let maps = found.as_map();
-    let all_keys = cast(maps.keys(), name, &DataType::Utf8, "a map of texts")?;
-    let all_values = cast(maps.values(), name, &DataType::Utf8, "a map of texts")?;
+    let (maps, offsets) = match found.as_list_opt::<i32>() {
+        Some(list) => (list.values().as_struct(), list.value_offsets()),
+        None => (found.as_map().entries(), found.as_map().value_offsets()),
+    };
+    let (Some(keys), Some(values)) = (maps.columns().first(), maps.columns().get(1)) else {
+        return Err(SourceError::BadMap { column: name.to_owned() });
+    };
+    let all_keys = cast(keys, name, &DataType::Utf8, "a map of texts")?;
+    let all_values = cast(values, name, &DataType::Utf8, "a map of texts")?;
     let (all_keys, all_values) = (all_keys.as_string::<i32>(), all_values.as_string::<i32>());
     let longest = |texts: &StringArray| (0..texts.len()).any(|at| texts.value_length(at) as usize > MAX_TEXT);
     if longest(all_keys) || longest(all_values) {
         return Err(SourceError::TooLong { column: name.to_owned(), limit: MAX_TEXT });
     }
     let mut distinct = Distinct::<Box<[u8]>>::default();
-    let (mut keys, mut sets, mut bytes) = (Vec::with_capacity(maps.len()), Vec::new(), Vec::new());
-    let offsets = maps.value_offsets();
+    let (mut keys, mut sets, mut bytes) = (Vec::with_capacity(found.len()), Vec::new(), Vec::new());
     for (row, range) in offsets.windows(2).enumerate() {
         let (Some(start), Some(end)) = (range.first(), range.last()) else { continue };
-        if maps.is_null(row) || start == end {
+        if found.is_null(row) || start == end {
             keys.push(u32::NONE);
             continue;
         }
@@ -344,6 +396,32 @@ fn read_maps(found: &ArrayRef, name: &str) -> Result<Maps, SourceError> {
         keys.push(key);
     }
     Ok(Maps { keys: Many::each(keys), sets: Rc::new(sets) })
+}
+
+/// A text of digits alone as an instant, in microseconds.
+fn epoch(text: &str) -> Option<i64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok().and_then(since_1970)).flatten()
+}
+
+/// Seconds, milliseconds, microseconds or nanoseconds since 1970, in microseconds: for the years that bills are of (1973 to 5138), the digits tell which.
+fn since_1970(number: i64) -> Option<i64> {
+    match number {
+        100_000_000..100_000_000_000 => Some(number * 1_000_000),
+        100_000_000_000..100_000_000_000_000 => Some(number * 1_000),
+        100_000_000_000_000..100_000_000_000_000_000 => Some(number),
+        100_000_000_000_000_000.. => Some(number / 1_000),
+        _ => None,
+    }
+}
+
+/// Some exports write no seconds (`2024-09-01T00:00Z`), or `UTC` for the zone.
+fn full_time(text: &str) -> String {
+    let text = text.trim();
+    let (text, zone) = text.strip_suffix("UTC").map_or((text, ""), |rest| (rest.trim_end(), "Z"));
+    let (head, rest) = text.split_at_checked(16).unwrap_or((text, ""));
+    let no_seconds = head.len() == 16 && head.as_bytes().get(13) == Some(&b':') && !rest.starts_with(':');
+    let seconds = if no_seconds { ":00" } else { "" };
+    format!("{head}{seconds}{rest}{zone}")
 }
 
 fn cast(from: &dyn Array, name: &str, to: &DataType, expected: &'static str) -> Result<ArrayRef, SourceError> {

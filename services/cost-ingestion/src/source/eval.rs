@@ -210,7 +210,7 @@ impl<'a> Evaluator<'a> {
             if text.keys.present().map(|there| there.then_some(())).any() {
                 // The CSV's label has the key as the customer wrote it.
                 let key =
-                    label.split_once('/').map_or_else(|| name.strip_prefix(prefix).unwrap_or(name), |(_, key)| key);
+                    label.split_once('/').map_or_else(|| name.get(prefix.len()..).unwrap_or(name), |(_, key)| key);
                 columns.push((tag_key(key), text));
             }
         }

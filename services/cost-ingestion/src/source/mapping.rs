@@ -9,7 +9,7 @@
 //! ```
 //! A line that begins with blanks continues the one before; `#` begins a comment. The expressions are described in `expression`.
 
-use super::batch::{Batch, Layout};
+use super::batch::{Batch, Layout, folded, has_prefix};
 use super::eval::Evaluator;
 use super::expression::{self, Expr};
 use super::value::{Many, Maps, Text};
@@ -29,6 +29,7 @@ pub struct Mapping {
     require: Vec<String>,
     /// In the order of [`focus::COLUMNS`].
     columns: Vec<Expr>,
+    /// Folded names.
     reads: BTreeSet<String>,
     prefixes: Vec<String>,
     digest: [u8; 32],
@@ -133,7 +134,7 @@ impl Mapping {
         let columns = std::mem::take(&mut mapping.columns);
         columns.iter().for_each(|expr| mapping.note(expr));
         mapping.columns = columns;
-        mapping.reads.extend(mapping.require.iter().cloned());
+        mapping.reads.extend(mapping.require.iter().map(|name| folded(name)));
         mapping.digest = digest.finalize().into();
         Ok(mapping)
     }
@@ -143,7 +144,7 @@ impl Mapping {
             self.prefixes.push(prefix.clone());
         }
         expression::columns(expr, &mut |name, _| {
-            self.reads.insert(name.to_owned());
+            self.reads.insert(folded(name));
         });
     }
 
@@ -168,10 +169,10 @@ impl Mapping {
         self.recognise.iter().any(fits)
     }
 
-    /// Whether this source column (as mappings call it) is read at all.
+    /// Whether this source column (as mappings call it, in whatever case) is read at all.
     #[must_use]
     pub fn wants(&self, name: &str) -> bool {
-        self.reads.contains(name) || self.prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()))
+        self.reads.contains(&folded(name)) || self.prefixes.iter().any(|prefix| has_prefix(name, prefix))
     }
 
     /// Whether this source column is read to tell the billing period.
@@ -179,7 +180,7 @@ impl Mapping {
     pub fn wants_for_period(&self, name: &str) -> bool {
         let mut found = false;
         if let Some(expr) = self.expr("BillingPeriodStart") {
-            expression::columns(expr, &mut |read, _| found |= read == name);
+            expression::columns(expr, &mut |read, _| found |= folded(read) == folded(name));
         }
         found
     }

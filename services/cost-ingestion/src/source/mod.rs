@@ -67,10 +67,13 @@ pub fn check() -> Result<(), MappingError> {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The file's columns fit no source.
-    #[error("the file's columns fit no known cost export (known: {})", known())]
+    #[error(
+        "the file's columns fit no known cost export (known: {}); if it is one, it needs its header and commas between its fields, and if it is none, move it out of the export's folder",
+        known()
+    )]
     UnknownFormat,
     /// A column that the mapping cannot do without.
-    #[error("column {column} is missing")]
+    #[error("column {column} is missing, and costs cannot be told without it; add it to the columns of the export")]
     MissingColumn {
         /// The source's column.
         column: String,

@@ -244,15 +244,27 @@ pub fn to_json(pairs: &Pairs) -> String {
     serde_json::Value::Object(object).to_string()
 }
 
-/// The pairs of a JSON object; values that are no text are taken as they are written. `None` if it is no object.
+/// The pairs of a JSON object, or of a list of objects with `key` and `value`; values that are no text are taken as they are written. `None` if it is neither.
 pub fn from_json(text: &str) -> Option<Pairs> {
-    let serde_json::Value::Object(object) = serde_json::from_str(text).ok()? else { return None };
+    let object = match serde_json::from_str(text).ok()? {
+        serde_json::Value::Object(object) => object,
+        serde_json::Value::Array(list) => list.into_iter().map(pair).collect::<Option<_>>()?,
+        _ => return None,
+    };
     let plain = |value| match value {
         serde_json::Value::String(text) => Some(text),
         serde_json::Value::Null => None,
         other => Some(other.to_string()),
     };
     Some(sorted(object.into_iter().filter_map(|(key, value)| Some((key, plain(value)?))).collect()))
+}
+
+/// `{"key": "team", "value": "red"}`, as some exports list tags.
+fn pair(item: serde_json::Value) -> Option<(String, serde_json::Value)> {
+    let serde_json::Value::Object(mut item) = item else { return None };
+    let mut take = |name: &str, other: &str| item.remove(name).or_else(|| item.remove(other));
+    let (key, value) = (take("key", "Key")?, take("value", "Value").unwrap_or_default());
+    Some((key.as_str()?.to_owned(), value))
 }
 
 /// In the order of keys; of a key that comes twice the last counts.

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
 pub mod bureau;
+pub mod desk;
 pub mod report;
 pub mod store;
 pub mod yard;

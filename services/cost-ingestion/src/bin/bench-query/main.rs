@@ -144,6 +144,7 @@ async fn table(args: &Args) -> Result<(TenantId, String), Fault> {
         table: location.clone(),
         connection: None,
         export: None,
+        whole: false,
         json: false,
     };
     import(&import_args, &CancellationToken::new()).await?;
