@@ -1,6 +1,7 @@
 //! Typed reading of a batch's columns: text with empty values as none, amounts as exact decimals, instants in UTC, maps.
 
 use super::SourceError;
+use super::compute::{epoch, full_time, since_1970};
 use super::value::{Distinct, Many, Maps, Nullable as _, Pairs, Text, from_json, sorted};
 use crate::focus::{self, Kind};
 use crate::money::{Amount, Read};
@@ -396,32 +397,6 @@ fn read_maps(found: &ArrayRef, name: &str) -> Result<Maps, SourceError> {
         keys.push(key);
     }
     Ok(Maps { keys: Many::each(keys), sets: Rc::new(sets) })
-}
-
-/// A text of digits alone as an instant, in microseconds.
-fn epoch(text: &str) -> Option<i64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok().and_then(since_1970)).flatten()
-}
-
-/// Seconds, milliseconds, microseconds or nanoseconds since 1970, in microseconds: for the years that bills are of (1973 to 5138), the digits tell which.
-fn since_1970(number: i64) -> Option<i64> {
-    match number {
-        100_000_000..100_000_000_000 => Some(number * 1_000_000),
-        100_000_000_000..100_000_000_000_000 => Some(number * 1_000),
-        100_000_000_000_000..100_000_000_000_000_000 => Some(number),
-        100_000_000_000_000_000.. => Some(number / 1_000),
-        _ => None,
-    }
-}
-
-/// Some exports write no seconds (`2024-09-01T00:00Z`), or `UTC` for the zone.
-fn full_time(text: &str) -> String {
-    let text = text.trim();
-    let (text, zone) = text.strip_suffix("UTC").map_or((text, ""), |rest| (rest.trim_end(), "Z"));
-    let (head, rest) = text.split_at_checked(16).unwrap_or((text, ""));
-    let no_seconds = head.len() == 16 && head.as_bytes().get(13) == Some(&b':') && !rest.starts_with(':');
-    let seconds = if no_seconds { ":00" } else { "" };
-    format!("{head}{seconds}{rest}{zone}")
 }
 
 fn cast(from: &dyn Array, name: &str, to: &DataType, expected: &'static str) -> Result<ArrayRef, SourceError> {

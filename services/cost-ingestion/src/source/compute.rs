@@ -1,4 +1,4 @@
-//! What expressions compute of values: sums and products of decimals, instants moved.
+//! What expressions compute of values: sums and products of decimals, instants moved, and instants in the forms that exports write them in.
 
 use super::SourceError;
 use super::expression::{Move, Op};
@@ -55,4 +55,30 @@ fn month(at: i64, next: bool) -> Option<i64> {
         (false, month) => (date.year(), month),
     };
     Some(Date::from_calendar_date(year, month, 1).ok()?.midnight().assume_utc().unix_timestamp() * SECOND)
+}
+
+/// A text of digits alone as an instant, in microseconds.
+pub(super) fn epoch(text: &str) -> Option<i64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok().and_then(since_1970)).flatten()
+}
+
+/// Seconds, milliseconds, microseconds or nanoseconds since 1970, in microseconds: for the years that bills are of (1973 to 5138), the digits tell which.
+pub(super) fn since_1970(number: i64) -> Option<i64> {
+    match number {
+        100_000_000..100_000_000_000 => Some(number * 1_000_000),
+        100_000_000_000..100_000_000_000_000 => Some(number * 1_000),
+        100_000_000_000_000..100_000_000_000_000_000 => Some(number),
+        100_000_000_000_000_000.. => Some(number / 1_000),
+        _ => None,
+    }
+}
+
+/// Some exports write no seconds (`2024-09-01T00:00Z`), or `UTC` for the zone.
+pub(super) fn full_time(text: &str) -> String {
+    let text = text.trim();
+    let (text, zone) = text.strip_suffix("UTC").map_or((text, ""), |rest| (rest.trim_end(), "Z"));
+    let (head, rest) = text.split_at_checked(16).unwrap_or((text, ""));
+    let no_seconds = head.len() == 16 && head.as_bytes().get(13) == Some(&b':') && !rest.starts_with(':');
+    let seconds = if no_seconds { ":00" } else { "" };
+    format!("{head}{seconds}{rest}{zone}")
 }
