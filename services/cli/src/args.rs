@@ -68,6 +68,9 @@ pub(crate) enum Command {
     /// Customers' AWS accounts.
     #[command(subcommand)]
     Connections(Connections),
+    /// The IAM users and roles that stand for tenants in the provider's accounts.
+    #[command(subcommand)]
+    Principals(Principals),
     /// What was done, by whom, when and why.
     #[command(subcommand)]
     Audit(Audit),
@@ -209,6 +212,12 @@ pub(crate) enum Connections {
         #[arg(long)]
         reason: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Principals {
+    /// Compare a tenant's IAM user and role with what they must be, now, and mend what was changed.
+    Reconcile { tenant: TenantId },
 }
 
 fn parse_state(text: &str) -> Result<ConnectionState, String> {

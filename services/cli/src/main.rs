@@ -12,6 +12,7 @@ mod dead_letters;
 mod error;
 mod keys;
 mod nats;
+mod principal;
 mod registry;
 mod show;
 
@@ -60,6 +61,7 @@ async fn run(args: Args) -> Result<ExitCode, CliError> {
         Command::Tenants(command) => registry::tenants(&bus, command, output).await,
         Command::Enrollments(command) => registry::enrollments(&bus, command, output).await,
         Command::Connections(command) => registry::connections(&bus, command, output).await,
+        Command::Principals(command) => principal::run(&bus, command, output).await,
         Command::Audit(command) => audit::run(&bus, command, output).await,
         Command::Costs(command) => costs::run(&bus, command, output).await,
         Command::DeadLetters(command) => dead_letters::run(&bus, command, output).await,

@@ -148,9 +148,9 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
         rotator,
         metrics: metrics.clone(),
         interval: Duration::from_secs(config.broker.reconcile_interval),
-        holder: uuid::Uuid::now_v7(),
     });
     let (orders, ordered) = principal::orders();
+    let asked = principal::Asked::new(keeper.clone(), orders.clone(), &bus);
     let (budget, new_accounts) = budget(&bus, &config.broker).await?;
     let chain = Chain::new(principals, sts(ISSUING), probing).alarming(orders).within(budget.clone());
     let chain = Arc::new(chain.timed(clock.clone()).remembering(denials.clone()));
@@ -176,6 +176,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
         metrics: metrics.clone(),
     });
     let endpoints = issue::serve(&bus, issuer).await.map_err(RunError::Bus)?;
+    let endpoints = principal::answer(endpoints, asked).await.map_err(RunError::Bus)?;
 
     let (health, tasks) = (Health::new(), Supervisor::new(shutdown));
     let revoker = Arc::new(Revoker { maker: maker.clone(), grants: Arc::new(grants.clone()), clock: clock.clone() });

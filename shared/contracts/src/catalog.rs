@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     Audience, CloudEvent, Endpoint, EnvelopeError, ErrorReply, Message, Stream, audit, callback, connection, costs,
-    credentials, enrollment, revocation, tenant, verification,
+    credentials, enrollment, principal, revocation, tenant, verification,
 };
 
 /// One JSON document that crosses NATS.
@@ -129,6 +129,7 @@ pub fn messages() -> Vec<MessageContract> {
         message::<tenant::PrincipalReady>(),
         message::<tenant::PrincipalDrift>(),
         message::<tenant::PrincipalRemoved>(),
+        message::<principal::PrincipalReconciled>(),
         message::<enrollment::EnrollmentCreated>(),
         message::<enrollment::EnrollmentCancelled>(),
         message::<connection::ConnectionRegistered>(),
@@ -186,6 +187,7 @@ pub fn endpoints() -> Vec<EndpointContract> {
         endpoint::<connection::VerifyConnectionNow>(),
         endpoint::<audit::ListAudit>(),
         endpoint::<audit::ExportAudit>(),
+        endpoint::<principal::ReconcilePrincipal>(),
         endpoint::<credentials::IssueCredentials>(),
         endpoint::<costs::QueryCosts>(),
         endpoint::<costs::ListCostExports>(),

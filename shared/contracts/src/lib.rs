@@ -17,6 +17,7 @@ pub mod generate;
 mod ids;
 mod message;
 mod page;
+pub mod principal;
 pub mod revocation;
 mod secret;
 pub mod subject;

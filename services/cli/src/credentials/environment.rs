@@ -13,11 +13,23 @@ const REGION: &str = "AWS_REGION";
 const DEFAULT_REGION: &str = "AWS_DEFAULT_REGION";
 
 /// Other ways to credentials, each of which an SDK would prefer, or fall back to in silence.
-const OTHER_WAYS: [&str; 15] = [
+const OTHER_WAYS: [&str; 24] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    // The account of keys in the environment.
+    "AWS_ACCOUNT_ID",
+    // Of the first SDK for Java, of boto 2 and of old tools: next to the others, and read before the endpoint.
+    "AWS_ACCESS_KEY",
+    "AWS_SECRET_KEY",
     "AWS_SECURITY_TOKEN",
+    "AWS_DELEGATION_TOKEN",
+    "AWS_CREDENTIAL_PROFILES_FILE",
+    "BOTO_CONFIG",
+    // Of the second SDK for JavaScript.
+    "AMAZON_ACCESS_KEY_ID",
+    "AMAZON_SECRET_ACCESS_KEY",
+    "AMAZON_SESSION_TOKEN",
     "AWS_CREDENTIAL_EXPIRATION",
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",

@@ -10,7 +10,6 @@ use std::{
 };
 
 use contracts::{AccountId, IamPath, Partition, RoleArn, TenantId};
-use uuid::Uuid;
 
 use self::world::lock;
 use super::{
@@ -113,7 +112,6 @@ impl Bench {
             rotator: self.rotator(),
             metrics: metrics(),
             interval: Duration::from_secs(600),
-            holder: Uuid::now_v7(),
         }
     }
 

@@ -1,11 +1,15 @@
 //! Looks at every principal, again and again: mends what was changed behind our back, says so, and changes keys that are due.
 //!
-//! Visits are spread over the interval. One instance at a time works on a principal (a lease in its record), and a principal that another
-//! instance has just looked at is left out, so that instances share the work. Both only save calls: two at once do no harm.
+//! Visits are spread over the interval. One visit at a time works on a principal (a lease in its record, whose holder is the visit), and a principal
+//! that another instance has just looked at is left out, so that instances share the work. Both only save calls: two at once do no harm.
 
 use std::{sync::Arc, time::Duration};
 
-use contracts::{CloudEvent, EventId, TenantId, Timestamp, tenant::Drift, tenant::PrincipalDrift};
+use contracts::{
+    CloudEvent, EventId, TenantId, Timestamp,
+    principal::KeyRotation,
+    tenant::{Drift, PrincipalDrift},
+};
 use messaging::RawMessage;
 use uuid::Uuid;
 
@@ -26,6 +30,9 @@ const LEASE: Duration = Duration::from_secs(60);
 /// For so long a look answers every doubt.
 const DOUBT: Duration = Duration::from_secs(5);
 
+/// And for so long every question: one who asks again and again costs no more than that.
+const ASKED: Duration = Duration::from_secs(2);
+
 /// Why a principal is visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
@@ -35,6 +42,8 @@ pub enum Why {
     Step,
     /// Somebody has a reason to doubt it.
     Doubt,
+    /// Somebody waits for what is found.
+    Asked,
     /// Its key shall be changed now.
     Rotate,
 }
@@ -46,14 +55,65 @@ pub struct Ages {
     pub look: Duration,
 }
 
+/// What a visit came to.
+#[derive(Debug)]
+pub enum Visit {
+    /// Nothing was done.
+    Idle(Idle),
+    Done(Seen),
+}
+
+/// Why nothing was done at a visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    Absent,
+    /// Its tenant has ended.
+    Closed,
+    /// Whoever heard of its tenant is making it.
+    Making,
+    /// Another visit is under way, for so long at the most.
+    Taken {
+        until: Timestamp,
+    },
+    /// It was looked at then, and that is enough.
+    Looked {
+        at: Timestamp,
+    },
+}
+
+/// What was seen and done at a visit.
+#[derive(Debug)]
+pub struct Seen {
+    pub compared: Compared,
+    pub rotation: Option<KeyRotation>,
+    /// Why the change of its key cannot go on.
+    pub stuck: Option<MakeError>,
+    /// When to come again, if that is before its next turn.
+    pub again: Option<Duration>,
+}
+
+/// How it compares with what it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compared {
+    /// That was not asked.
+    Not,
+    /// IAM may not show yet what we did ourselves; it will after so long.
+    Settling(Duration),
+    InOrder,
+    /// It was told.
+    Differed {
+        found: Vec<Drift>,
+        mended: bool,
+        reason: String,
+    },
+}
+
 /// Visits principals.
 pub struct Keeper {
     pub maker: Arc<Maker>,
     pub rotator: Rotator,
     pub metrics: Metrics,
     pub interval: Duration,
-    /// This instance.
-    pub holder: Uuid,
 }
 
 impl Keeper {
@@ -64,23 +124,43 @@ impl Keeper {
     /// # Errors
     /// See [`MakeError`].
     pub async fn visit(&self, tenant: TenantId, why: Why) -> Result<Option<Duration>, MakeError> {
-        if !self.enter(tenant, why).await? {
-            return Ok(None);
+        match self.look(tenant, why, Uuid::now_v7()).await? {
+            Visit::Idle(idle) => {
+                tracing::debug!(%tenant, ?why, ?idle, "a principal is left alone");
+                Ok(None)
+            }
+            Visit::Done(seen) => seen.stuck.map_or(Ok(seen.again), Err),
+        }
+    }
+
+    /// The same, with all that was seen. `holder` is this visit's own: no two share a lease.
+    ///
+    /// # Errors
+    /// See [`MakeError`]; not of the change of its key alone.
+    pub async fn look(&self, tenant: TenantId, why: Why, holder: Uuid) -> Result<Visit, MakeError> {
+        if let Some(idle) = self.enter(tenant, why, holder).await? {
+            return Ok(Visit::Idle(idle));
         }
         let result = self.work(tenant, why).await;
+        // What failed is looked at again soon, by whoever comes next.
+        let looked = why != Why::Step && result.as_ref().is_ok_and(|seen| seen.stuck.is_none());
+        self.leave(tenant, holder, looked).await?;
+        result.map(Visit::Done)
+    }
+
+    /// Gives the lease back, if it is still this visit's.
+    pub(super) async fn leave(&self, tenant: TenantId, holder: Uuid, looked: bool) -> Result<(), MakeError> {
         let left = amend(self.maker.store.as_ref(), tenant, |record| {
-            let mine = record.lease.as_ref().is_some_and(|lease| lease.holder == self.holder);
+            let mine = record.lease.as_ref().is_some_and(|lease| lease.holder == holder);
             if mine {
                 record.lease = None;
-                // What failed is looked at again soon, by whoever comes next.
-                if result.is_ok() && why != Why::Step {
+                if looked {
                     record.looked_at = Some(Timestamp::now());
                 }
             }
             mine
         });
-        left.await.map_err(MakeError::Store)?;
-        result
+        left.await.map(drop).map_err(MakeError::Store)
     }
 
     /// Ages as they stand in the record.
@@ -96,73 +176,102 @@ impl Keeper {
         }))
     }
 
-    /// Takes the lease, if there is anything to do and nobody else does it.
-    async fn enter(&self, tenant: TenantId, why: Why) -> Result<bool, MakeError> {
+    /// Takes the lease, if there is anything to do and nobody else does it; else says why not.
+    async fn enter(&self, tenant: TenantId, why: Why, holder: Uuid) -> Result<Option<Idle>, MakeError> {
+        let mut idle = Some(Idle::Absent);
         let entered = amend(self.maker.store.as_ref(), tenant, |record| {
-            let ready = matches!(record.state, State::Ready { .. });
-            let taken =
-                record.lease.as_ref().is_some_and(|lease| lease.holder != self.holder && !lease.until.has_passed());
-            let looked = |within| record.looked_at.is_some_and(|at| at.until(Timestamp::now()) < within);
-            let idle = match why {
-                Why::Round => looked(self.interval.mul_f32(0.9)),
-                // A hundred jobs may come upon the same trouble at once.
-                Why::Doubt => looked(DOUBT),
-                Why::Step | Why::Rotate => false,
-            };
-            let free = ready && !taken && !idle;
-            if free {
-                record.lease = Some(Lease { holder: self.holder, until: Timestamp::now().plus(LEASE) });
+            idle = self.idle(record, why);
+            if idle.is_none() {
+                record.lease = Some(Lease { holder, until: Timestamp::now().plus(LEASE) });
             }
-            free
+            idle.is_none()
         });
-        entered.await.map(|entered| entered.is_some()).map_err(MakeError::Store)
+        entered.await.map_err(MakeError::Store)?;
+        Ok(idle)
     }
 
-    async fn work(&self, tenant: TenantId, why: Why) -> Result<Option<Duration>, MakeError> {
+    fn idle(&self, record: &Record, why: Why) -> Option<Idle> {
+        match record.state {
+            State::Removing | State::Removed => return Some(Idle::Closed),
+            // One with an alarm was being mended when that broke off, and nobody but us goes on with it.
+            State::Making { .. } if record.alarm.is_none() => return Some(Idle::Making),
+            State::Making { .. } | State::Ready { .. } => {}
+        }
+        if let Some(lease) = record.lease.as_ref().filter(|lease| !lease.until.has_passed()) {
+            return Some(Idle::Taken { until: lease.until });
+        }
+        let enough = match why {
+            Why::Round => self.interval.mul_f32(0.9),
+            // A hundred jobs may come upon the same trouble at once.
+            Why::Doubt => DOUBT,
+            Why::Asked => ASKED,
+            Why::Step | Why::Rotate => return None,
+        };
+        let at = record.looked_at.filter(|at| at.until(Timestamp::now()) < enough)?;
+        Some(Idle::Looked { at })
+    }
+
+    async fn work(&self, tenant: TenantId, why: Why) -> Result<Seen, MakeError> {
+        let mut compared = Compared::Not;
         if why != Why::Step {
             self.maker.clear_left_of(tenant).await?;
-            self.reconcile(tenant).await?;
+            compared = self.reconcile(tenant).await?;
         }
-        match self.rotator.advance(tenant, why == Why::Rotate).await {
-            Ok(Progress::Idle) => Ok(None),
-            Ok(Progress::Later(after)) => Ok(Some(after)),
+        let before = self.is_rotating(tenant).await?;
+        let progress = self.rotator.advance(tenant, why == Why::Rotate).await;
+        let (stuck, again) = match progress {
+            Ok(Progress::Idle) => (None, None),
+            Ok(Progress::Later(after)) => (None, Some(after)),
             Ok(Progress::Rotated) => {
                 self.metrics.rotation("done");
-                Ok(None)
+                return Ok(Seen { compared, rotation: Some(KeyRotation::Finished), stuck: None, again: None });
             }
             Err(error) => {
                 self.metrics.rotation("failed");
-                Err(error)
+                (Some(error), None)
             }
-        }
+        };
+        let rotation = match (before, self.is_rotating(tenant).await?) {
+            (_, false) => None,
+            (false, true) => Some(KeyRotation::Begun),
+            (true, true) => Some(KeyRotation::UnderWay),
+        };
+        Ok(Seen { compared, rotation, stuck, again })
+    }
+
+    async fn is_rotating(&self, tenant: TenantId) -> Result<bool, MakeError> {
+        let stored = self.maker.store.get(tenant).await.map_err(MakeError::Store)?;
+        Ok(stored.is_some_and(|(record, _)| matches!(record.state, State::Ready { rotation: Some(_), .. })))
     }
 
     /// Compares, mends, and tells. The alarm is written down first: whatever happens then, it is told.
-    async fn reconcile(&self, tenant: TenantId) -> Result<(), MakeError> {
+    async fn reconcile(&self, tenant: TenantId) -> Result<Compared, MakeError> {
         let stored = self.maker.store.get(tenant).await.map_err(MakeError::Store)?;
-        let Some((record, revision)) = stored else { return Ok(()) };
+        let Some((record, revision)) = stored else { return Ok(Compared::Not) };
         let plan = self.maker.place_of(&record)?;
-        if record.alarm.is_none() && record.updated_at.until(Timestamp::now()) < self.maker.settle {
-            // IAM may not show yet what was just done.
-            return Ok(());
+        let age = record.updated_at.until(Timestamp::now());
+        if record.alarm.is_none() && age < self.maker.settle {
+            return Ok(Compared::Settling(self.maker.settle - age));
         }
         let known = self.maker.known_keys(&record).await?;
         let found = drift::read(plan.iam.as_ref(), &plan).await.map_err(iam("read the principal"))?;
         let drifts = drift::compare(&plan, &record, &known, &found);
         let seen = found.role.map(|role| role.id);
         if drifts.is_empty() && record.alarm.is_none() {
-            return self.note_role(&record, seen, None).await;
+            self.note_role(&record, seen, None).await?;
+            return Ok(Compared::InOrder);
         }
         let now = self.maker.store.get(tenant).await.map_err(MakeError::Store)?;
         if now.is_none_or(|(_, now)| now != revision) {
             // What it was compared with is no longer what it must be: sessions were denied, or another works on it. The next look tells.
             return Err(MakeError::Busy);
         }
-        let Some(alarm) = self.raise(tenant, &drifts).await? else { return Ok(()) };
+        let Some(alarm) = self.raise(tenant, &drifts).await? else { return Ok(Compared::Not) };
         let trouble = self.maker.make(tenant).await.err().map(|error| whole(&error));
         let seen = plan.iam.role(&plan.name).await.map_err(iam("read the role"))?.map(|role| role.id);
-        self.alarm(tenant, &alarm, trouble.as_deref()).await?;
-        self.note_role(&record, seen, Some(&alarm)).await
+        let told = self.alarm(tenant, &alarm, trouble.as_deref()).await?;
+        self.note_role(&record, seen, Some(&alarm)).await?;
+        Ok(told)
     }
 
     async fn raise(&self, tenant: TenantId, drifts: &[Drift]) -> Result<Option<Alarm>, MakeError> {
@@ -175,21 +284,21 @@ impl Keeper {
         Ok(raised.await.map_err(MakeError::Store)?.and_then(|record| record.alarm))
     }
 
-    async fn alarm(&self, tenant: TenantId, alarm: &Alarm, trouble: Option<&str>) -> Result<(), MakeError> {
-        let mended = trouble.is_none() && drift::can_be_mended(&alarm.found);
-        let reason = drift::reason(&alarm.found, trouble);
-        tracing::error!(%tenant, found = ?alarm.found, mended, "a principal was changed behind our back: {reason}");
-        for drift in &alarm.found {
+    async fn alarm(&self, tenant: TenantId, alarm: &Alarm, trouble: Option<&str>) -> Result<Compared, MakeError> {
+        let (found, mended) = (alarm.found.clone(), trouble.is_none() && drift::can_be_mended(&alarm.found));
+        let reason = drift::reason(&found, trouble);
+        tracing::error!(%tenant, ?found, mended, "a principal was changed behind our back: {reason}");
+        for drift in &found {
             self.metrics.drift(*drift, mended);
         }
-        if stranger::is_one(tenant) {
-            // It is no tenant: its troubles are in the log and in the metrics.
-            return Ok(());
+        // One that is no tenant's has its troubles in the log and in the metrics alone.
+        if !stranger::is_one(tenant) {
+            let data = PrincipalDrift { tenant, found: found.clone(), mended, reason: reason.clone() };
+            let event = CloudEvent { id: EventId::from_uuid(alarm.id), ..messaging::event(data) };
+            let message = RawMessage::encode(&event).map_err(MakeError::Tell)?;
+            self.rotator.herald.tell(&message).await.map_err(MakeError::Tell)?;
         }
-        let data = PrincipalDrift { tenant, found: alarm.found.clone(), mended, reason };
-        let event = CloudEvent { id: EventId::from_uuid(alarm.id), ..messaging::event(data) };
-        let message = RawMessage::encode(&event).map_err(MakeError::Tell)?;
-        self.rotator.herald.tell(&message).await.map_err(MakeError::Tell)
+        Ok(Compared::Differed { found, mended, reason })
     }
 
     /// Writes down which role it is, and that the alarm was told. A role that is another one was told of once, and is then the one we know.

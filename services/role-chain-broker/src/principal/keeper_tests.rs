@@ -98,10 +98,17 @@ async fn attack_23_each_kind_of_change_is_told_once_and_mended() {
 /// Whatever breaks off, it is told in the end: once, with everything that was found.
 #[tokio::test]
 async fn attack_23_a_crash_at_any_step_does_not_silence_the_alarm() {
+    let (no_role, no_key): (Change, Change) = (|world, _| world.roles.clear(), |world, _| world.keys.clear());
+    for (drift, change) in [(Drift::RoleMissing, no_role), (Drift::AccessKeyMissing, no_key)] {
+        crashes_at_every_step(drift, change).await;
+    }
+}
+
+async fn crashes_at_every_step(drift: Drift, change: Change) {
     let steps = {
         let bench = Bench::default();
         let tenant = known(&bench).await;
-        bench.world().roles.clear();
+        change(&mut bench.world(), "");
         bench.knife.set(None);
         bench.keeper().visit(tenant, Why::Round).await.unwrap();
         bench.knife.steps.load(Ordering::SeqCst)
@@ -110,7 +117,7 @@ async fn attack_23_a_crash_at_any_step_does_not_silence_the_alarm() {
         for cut in [Cut::DeadBefore(step), Cut::DeadAfter(step)] {
             let bench = Bench::default();
             let tenant = known(&bench).await;
-            bench.world().roles.clear();
+            change(&mut bench.world(), "");
             bench.knife.set(Some(cut));
             drop(bench.keeper().visit(tenant, Why::Round).await);
             bench.knife.set(None);
@@ -119,9 +126,11 @@ async fn attack_23_a_crash_at_any_step_does_not_silence_the_alarm() {
                 bench.keeper().visit(tenant, Why::Round).await.unwrap();
             }
             let told = alarms(&bench);
-            assert!(told.iter().any(|alarm| alarm.found.contains(&Drift::RoleMissing)), "{cut:?}: silent");
-            assert!(told.iter().all(|alarm| !alarm.mended), "{cut:?}");
+            assert!(told.iter().any(|alarm| alarm.found.contains(&drift)), "{cut:?}: silent");
+            assert!(told.iter().all(|alarm| alarm.mended == (drift == Drift::AccessKeyMissing)), "{cut:?}");
             assert!(bench.store.record(tenant).alarm.is_none(), "{cut:?}");
+            assert!(bench.principals().of(tenant).await.is_ok(), "{cut:?}");
+            assert_eq!(bench.world().keys.len(), 1, "{cut:?}");
         }
     }
 }
@@ -156,14 +165,20 @@ async fn what_was_just_made_is_not_suspected() {
 async fn instances_share_the_work_and_take_turns() {
     let bench = Bench::default();
     let tenant = known(&bench).await;
-    let (one, other) = (bench.keeper(), bench.keeper());
-    assert!(one.enter(tenant, Why::Round).await.unwrap());
-    assert!(!other.enter(tenant, Why::Rotate).await.unwrap(), "the one is at work");
+    let (keeper, one, other) = (bench.keeper(), Uuid::now_v7(), Uuid::now_v7());
+    let enter = async |why, who| keeper.enter(tenant, why, who).await.unwrap();
+    assert_eq!(enter(Why::Round, one).await, None);
+    assert!(matches!(enter(Why::Rotate, other).await, Some(Idle::Taken { .. })), "the one is at work");
+    assert!(matches!(enter(Why::Asked, one).await, Some(Idle::Taken { .. })), "nor is a lease shared");
+    keeper.leave(tenant, other, true).await.unwrap();
+    assert!(matches!(enter(Why::Asked, other).await, Some(Idle::Taken { .. })), "nobody gives back another's");
     bench.store.age(tenant, LEASE * 2);
-    assert!(other.enter(tenant, Why::Round).await.unwrap(), "the one has died");
-    other.visit(tenant, Why::Round).await.unwrap();
-    assert!(!one.enter(tenant, Why::Round).await.unwrap(), "it was just looked at");
-    assert!(one.enter(tenant, Why::Step).await.unwrap(), "a rotation goes on all the same");
+    assert_eq!(enter(Why::Round, other).await, None, "the one has died");
+    keeper.leave(tenant, other, true).await.unwrap();
+    for why in [Why::Round, Why::Doubt, Why::Asked] {
+        assert!(matches!(enter(why, one).await, Some(Idle::Looked { .. })), "it was just looked at");
+    }
+    assert_eq!(enter(Why::Step, one).await, None, "a rotation goes on all the same");
 }
 
 #[tokio::test]

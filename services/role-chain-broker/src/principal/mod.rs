@@ -4,7 +4,8 @@
 //!   `keys` makes its access key.
 //! - `stranger` is one principal of our own that no tenant has, for a probe.
 //! - `canary` is one role of our own in each account that lets its principals in, for the probes.
-//! - `rotation` changes its access key; `drift` compares it with what it must be; `keeper` does both for every principal, when `rounds` says.
+//! - `rotation` changes its access key; `drift` compares it with what it must be; `keeper` does both for every principal, when `rounds` says,
+//!   or when an operator asks (`ask`).
 //! - `revoke` denies what it has begun, and removes it.
 //! - `policy` says what user and role may do; `record` is what is stored; `iam`, `store` and `herald` are the doors to AWS and NATS.
 //! - `consumer` listens for new tenants and tells when their principal stands.
@@ -12,6 +13,7 @@
 //! What must not live here: customers' roles, STS.
 
 mod accounts;
+mod ask;
 mod boundary;
 mod canary;
 mod consumer;
@@ -44,6 +46,7 @@ use crate::{
 };
 
 pub use accounts::{Accounts, Census, Fullness, Home};
+pub use ask::{Asked, answer};
 pub use boundary::Boundary;
 pub use canary::{arn as canary, keep as keep_canary};
 pub use consumer::{consumer, router};

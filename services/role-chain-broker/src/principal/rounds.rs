@@ -37,6 +37,12 @@ impl Orders {
         let _ = self.0.try_send((tenant, Why::Doubt));
     }
 
+    /// Has the change of its access key gone on with.
+    pub fn go_on(&self, tenant: TenantId) {
+        // Too many are waiting already, or the service ends: the next round goes on with it.
+        let _ = self.0.try_send((tenant, Why::Step));
+    }
+
     /// Has its access key changed.
     pub fn rotate(&self, tenant: TenantId) {
         // Too many are waiting already, or the service ends.
@@ -91,7 +97,7 @@ struct Rounds {
     keeper: Arc<Keeper>,
     planned: Planned,
     visits: JoinSet<Visited>,
-    /// Whom each visit is at: two at one tenant would share one lease, and the first to end would give it back.
+    /// Whom each visit is at: a second one at the same tenant would find the lease taken, and its reason would be lost.
     in_hand: BTreeMap<Id, TenantId>,
     next_round: Instant,
     oldest: Ages,

@@ -94,6 +94,8 @@ pub struct World {
     pub most_roles: Option<usize>,
     /// IAM answers nothing at all.
     pub silent: bool,
+    /// Nor does it end the wait.
+    pub hangs: bool,
     /// IAM answers nothing about this name.
     pub down: Option<String>,
     /// How often users were asked for, by name.
@@ -119,6 +121,10 @@ impl FakeIam {
     async fn step<T>(&self, effect: impl FnOnce(&mut World) -> Result<T, Failure>) -> Result<T, Failure> {
         // Lets others in between any two steps.
         tokio::task::yield_now().await;
+        let hangs = lock(&self.world).hangs;
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         self.knife.step(broken(), || {
             let world = &mut lock(&self.world);
             if world.silent { Err(broken()) } else { effect(world) }
