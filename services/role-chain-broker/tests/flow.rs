@@ -5,18 +5,19 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use aws_credential_types::Credentials;
 use common::{CUSTOMER, REGION, Tenant, WITHIN, World, bus, grant, only_with, world};
 use contracts::{
-    ErrorCode, ExternalId, Message as _, RoleArn, TenantId,
+    ErrorCode, ExternalId, JobId, Message as _, RoleArn, TenantId, Timestamp,
     connection::{ConnectionState, Grant},
     credentials::{IssueCredentials, IssueRequest, IssuedCredentials, Purpose, SealedCredentials},
+    revocation::DenySessions,
     tenant::TenantCreated,
     verification::{Fault, ProbeOutcome, Verdict},
 };
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use messaging::{Bus, RequestError, seal::SealSeed};
 use role_chain_broker::{
     purpose::first_hop_policy,
@@ -288,6 +289,78 @@ async fn attack_26_who_may_ask_is_decided_by_the_bus_and_by_the_broker() {
     };
     let unheard = reader.request::<IssueCredentials>(subject, &request, Duration::from_secs(60)).await;
     assert!(matches!(unheard, Err(RequestError::Denied { .. })), "{unheard:?}");
+}
+
+/// The consumers of the stream, as the server names them.
+async fn consumers(world: &World, stream: &str) -> BTreeSet<String> {
+    let operator = bus(&world.nats, NatsUser::Operator).await;
+    let stream = operator.jetstream().get_stream(stream).await.unwrap();
+    let names = stream.consumer_names().try_collect().await.unwrap();
+    operator.close().await;
+    names
+}
+
+/// Takes all consumers of the stream away at the server.
+async fn lose_consumers(world: &World, stream: &str) -> BTreeSet<String> {
+    let lost = consumers(world, stream).await;
+    assert!(!lost.is_empty(), "nobody follows {stream}");
+    let broker = bus(&world.nats, NatsUser::RoleChainBroker).await;
+    let stream = broker.jetstream().get_stream(stream).await.unwrap();
+    for name in &lost {
+        assert!(stream.delete_consumer(name).await.unwrap().success);
+    }
+    broker.close().await;
+    lost
+}
+
+async fn eventually<T>(world: &World, what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = std::time::Instant::now();
+    loop {
+        if let Some(found) = found().await {
+            return found;
+        }
+        assert!(began.elapsed() < 3 * WITHIN, "{what} did not come; the broker says:\n{}", world.broker.log_text());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn attack_31_consumers_that_the_server_loses_are_made_anew_and_answers_stay_right() {
+    let mut world = world().await;
+    let (tenant, first) = connected(&mut world).await;
+    let job = Job::new(&world).await;
+    world.publish(first.clone()).await;
+    let key = async || {
+        let issued = job.ask(&first).await.ok()?;
+        let plain = job.seal.open(&world.broker_key, &issued.sealed).unwrap();
+        Some(serde_json::from_slice::<SealedCredentials>(&plain).unwrap().access_key_id)
+    };
+    eventually(&world, "a first session", &key).await;
+    let made_anew = async |stream: &str, lost: BTreeSet<String>| {
+        eventually(&world, "another consumer", async || {
+            let now = consumers(&world, stream).await;
+            (!now.is_empty() && now.is_disjoint(&lost)).then_some(())
+        })
+        .await;
+    };
+
+    let lost = lose_consumers(&world, "ROLEBRIDGE_GRANTS").await;
+    world.publish(Grant { revision: 2, state: ConnectionState::Insecure, ..first.clone() }).await;
+    assert_eq!(until_refused(&job, &first).await, ErrorCode::NotVerified);
+    made_anew("ROLEBRIDGE_GRANTS", lost).await;
+    world.publish(Grant { revision: 3, ..first.clone() }).await;
+    let before = eventually(&world, "credentials under the new grant", &key).await;
+
+    let principals = "KV_rolebridge-principals";
+    let lost = lose_consumers(&world, principals).await;
+    world
+        .publish(DenySessions { job: JobId::new(), tenant: tenant.id, connection: None, before: Timestamp::now() })
+        .await;
+    let after = async || key().await.filter(|now| *now != before);
+    eventually(&world, "a session of after the denial", after).await;
+    made_anew(principals, lost).await;
+    world.broker.wait_ready(3 * WITHIN).await.unwrap();
+    key().await.expect("it goes on");
 }
 
 #[tokio::test]

@@ -5,6 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
+#[path = "upkeep/lease.rs"]
+mod lease;
+#[path = "upkeep/steps.rs"]
+mod steps;
 
 use std::time::{Duration, Instant};
 
@@ -138,36 +142,6 @@ async fn attack_30_keys_are_changed_under_requests_without_one_failure() {
         issue_anew(&world, &tenant).await.unwrap();
     }
     assert!(told::<PrincipalDrift>(&world, tenant.id).await.is_empty(), "our own work is no drift");
-}
-
-#[tokio::test]
-async fn attack_30_the_broker_is_killed_at_each_step() {
-    let mut world = quick("1").await;
-    let tenant = world.tenant().await;
-    for (rotations, step) in ["making", "proving", "retiring"].into_iter().enumerate() {
-        age(&world, tenant.id).await;
-        // The first step may be over before it is seen: then it is killed in the next one.
-        until(&world, step, async || {
-            let record = record(&world, tenant.id, |_| false).await;
-            let at = record["rotation"]["step"].as_str().map(str::to_owned)?;
-            (at == step || step == "making").then_some(())
-        })
-        .await;
-        world.broker.kill();
-        // As if the dead one's lease had run out.
-        record(&world, tenant.id, |record| record.as_object_mut().unwrap().remove("lease").is_some()).await;
-        assert!((1..=2).contains(&keys(&world, tenant.id).await.len()), "{step}");
-        world.broker.restart().unwrap();
-        world.broker.wait_ready(PATIENCE).await.unwrap();
-        issue_anew(&world, &tenant).await.unwrap_or_else(|error| panic!("killed while {step}: {error}"));
-        until(&world, "the end of the change", async || {
-            (told::<CredentialsRotated>(&world, tenant.id).await.len() > rotations).then_some(())
-        })
-        .await;
-        assert_eq!(keys(&world, tenant.id).await.len(), 1, "{step}");
-        issue_anew(&world, &tenant).await.unwrap();
-    }
-    assert_eq!(told::<CredentialsRotated>(&world, tenant.id).await.len(), 3, "each is told once");
 }
 
 #[tokio::test]

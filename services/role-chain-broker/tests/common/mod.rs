@@ -3,6 +3,7 @@
 // Each test program uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod gate;
 pub(crate) mod trouble;
 
 use std::time::Duration;

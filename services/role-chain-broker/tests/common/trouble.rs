@@ -83,12 +83,12 @@ impl Way {
     }
 }
 
-/// One request, one answer, and the connection ends: each call comes on its own.
-async fn serve(mut connection: TcpStream, rules: &Mutex<Vec<Rule>>, target: &str) -> std::io::Result<()> {
+/// One whole request, and where its head ends; nothing when the client has left.
+pub(super) async fn read_request(connection: &mut TcpStream) -> std::io::Result<Option<(Vec<u8>, usize)>> {
     let mut request = Vec::new();
     let (head, length) = loop {
         if connection.read_buf(&mut request).await? == 0 {
-            return Ok(());
+            return Ok(None);
         }
         if let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&request[..end]).to_lowercase();
@@ -99,6 +99,12 @@ async fn serve(mut connection: TcpStream, rules: &Mutex<Vec<Rule>>, target: &str
     while request.len() < head + 4 + length {
         connection.read_buf(&mut request).await?;
     }
+    Ok(Some((request, head)))
+}
+
+/// One request, one answer, and the connection ends: each call comes on its own.
+async fn serve(mut connection: TcpStream, rules: &Mutex<Vec<Rule>>, target: &str) -> std::io::Result<()> {
+    let Some((request, head)) = read_request(&mut connection).await? else { return Ok(()) };
     let body = String::from_utf8_lossy(&request[head + 4..]).into_owned();
     let trouble = rules.lock().unwrap().iter().find(|rule| (rule.meets)(&body)).map(|rule| rule.trouble);
     // KMS is asked, and answers, in JSON.
@@ -136,7 +142,7 @@ async fn serve(mut connection: TcpStream, rules: &Mutex<Vec<Rule>>, target: &str
 }
 
 /// As it came: the signature covers the host that the client has called.
-async fn forward(request: &[u8], head: usize, target: &str) -> std::io::Result<Vec<u8>> {
+pub(super) async fn forward(request: &[u8], head: usize, target: &str) -> std::io::Result<Vec<u8>> {
     let mut there = TcpStream::connect(target).await?;
     there.write_all(&request[..head]).await?;
     there.write_all(b"\r\nconnection: close").await?;
