@@ -30,6 +30,7 @@ pub struct Metrics {
     sts_waiting: Gauge<u64>,
     journal_bytes: Gauge<u64>,
     journal_age: Gauge<f64>,
+    journal_lost: Counter<u64>,
     placements: Counter<u64>,
     principals: Gauge<u64>,
     capacity: Gauge<u64>,
@@ -81,6 +82,10 @@ impl Metrics {
                 .u64_gauge("rolebridge_journal_bytes")
                 .with_unit("By")
                 .with_description("Bytes of the audit's journal that the stream of events has not acknowledged")
+                .build(),
+            journal_lost: meter
+                .u64_counter("rolebridge_journal_lost_bytes")
+                .with_description("Bytes of the audit's journal that could not be read, by what they are")
                 .build(),
             journal_age: meter
                 .f64_gauge("rolebridge_journal_age_seconds")
@@ -164,6 +169,12 @@ impl Metrics {
     pub fn principals(&self, oldest_key: Duration, oldest_look: Duration) {
         self.key_age.record(oldest_key.as_secs_f64(), &[]);
         self.look_age.record(oldest_look.as_secs_f64(), &[]);
+    }
+
+    /// Bytes of a file of the journal that could not be read: damage, or the one record that a crash tore.
+    pub fn journal_lost(&self, bytes: u64, damaged: bool) {
+        let kind = if damaged { "damaged" } else { "torn" };
+        self.journal_lost.add(bytes, &[KeyValue::new("kind", kind)]);
     }
 
     /// What this instance's journal still holds, and for how long.

@@ -78,6 +78,14 @@ impl Answer<'_> {
         }
     }
 
+    /// The NATS user that is answered.
+    pub(super) fn user(&self) -> Option<&str> {
+        match self {
+            Self::Given(given) => given.user.as_deref(),
+            Self::Refused(refused) => refused.user.as_deref(),
+        }
+    }
+
     /// Equal for equal answers.
     pub(super) fn hash(&self, hasher: &RandomState) -> u64 {
         match self {

@@ -2,7 +2,8 @@
 //!
 //! - `answer`: what is written down of an answer: no credentials, no external ID, no role ARN.
 //! - `record`: how it lies in a file: length, checksum, contents. Pure.
-//! - `segment`: the files in the folder, and reading one up to its last whole record.
+//! - `segment`: the files in the folder; `reader`: reading one, past whatever is damaged.
+//! - `share`: nobody holds more of it than is left free. Pure.
 //! - `writer`: [`Journal`], which whoever answers writes to. It waits for the disk alone, never for the stream.
 //! - `sums`: records become events; answers out of memory are summed up by minute. Pure.
 //! - `task`: closes segments, publishes what they hold, deletes them when the stream has acknowledged all of it.
@@ -13,8 +14,10 @@
 
 mod answer;
 mod folder;
+mod reader;
 mod record;
 mod segment;
+mod share;
 mod sums;
 mod task;
 mod writer;

@@ -14,7 +14,7 @@ const MAGIC: &[u8; 8] = b"RBAUDT01";
 /// Length of a header: magic, the segment's ID, when it was begun (ms), CRC.
 pub(super) const HEADER: usize = 8 + 16 + 8 + 4;
 /// Length and CRC before the contents.
-const FRAME: usize = 8;
+pub(super) const FRAME: usize = 8;
 /// Contents are shorter than this, in bytes; what says otherwise is no record.
 pub(super) const MOST: usize = 64 * 1024;
 
@@ -140,8 +140,8 @@ pub(super) enum Next {
     Short,
     /// No whole record begins here: the end that a crash tore, or damage.
     Torn,
-    /// A whole record, in words that this version does not know.
-    Foreign,
+    /// A whole record of so many bytes, in words that this version does not know.
+    Foreign(usize),
 }
 
 pub(super) fn next(bytes: &[u8]) -> Next {
@@ -152,7 +152,7 @@ pub(super) fn next(bytes: &[u8]) -> Next {
     if checksum(*size, contents) != u32::from_le_bytes(*sum) {
         return Next::Torn;
     }
-    decode(contents).map_or(Next::Foreign, |record| Next::Record(record, FRAME + length))
+    decode(contents).map_or(Next::Foreign(FRAME + length), |record| Next::Record(record, FRAME + length))
 }
 
 fn decode(contents: &[u8]) -> Option<Record> {

@@ -1,8 +1,8 @@
-//! One file of the journal, and reading it.
+//! One file of the journal.
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -10,17 +10,9 @@ use std::{
     },
 };
 
-use messaging::RawMessage;
+use uuid::Uuid;
 
-use super::{
-    record::{self, HEADER, Header, MOST, Millis, Next},
-    sums::Sums,
-};
-
-/// Events that are read at once, at the most and about.
-const BATCH: usize = 256;
-/// Bytes that are read at once.
-const CHUNK: u64 = 256 * 1024;
+use super::record::{HEADER, Header, Millis};
 
 /// A segment of the journal. Written to by [`super::writer`] alone, under its lock.
 #[derive(Debug)]
@@ -60,6 +52,10 @@ impl Segment {
 
     pub(super) const fn number(&self) -> u64 {
         self.number
+    }
+
+    pub(super) const fn id(&self) -> Uuid {
+        self.header.id
     }
 
     /// When its first record was written (ms since 1970); of one that an earlier life left, when it was begun.
@@ -121,86 +117,5 @@ impl Segment {
         done.map_err(io::Error::other).flatten().inspect_err(|_| self.failed.store(true, Ordering::Release))?;
         *synced = length;
         Ok(())
-    }
-}
-
-/// What a look into a segment gave.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    pub(super) events: Vec<RawMessage>,
-    /// There is nothing more before the length that was asked for.
-    pub(super) at_end: bool,
-    /// From the reader's place on nothing can be read, and it is more than what a crash leaves.
-    pub(super) damaged: bool,
-}
-
-/// Reads one segment, from the first record on.
-#[derive(Debug)]
-pub(super) struct Reader {
-    file: File,
-    sums: Sums,
-    /// Where the next record begins.
-    position: u64,
-}
-
-impl Reader {
-    pub(super) fn open(segment: &Segment) -> io::Result<Self> {
-        Ok(Self { file: File::open(&segment.path)?, sums: Sums::new(segment.header.id), position: HEADER as u64 })
-    }
-
-    /// The next events before `length`, without sums. Reads the disk.
-    ///
-    /// # Errors
-    /// When it cannot be read; to be tried again.
-    pub(super) fn next(&mut self, length: u64) -> io::Result<Batch> {
-        let mut batch = Batch::default();
-        while batch.events.len() < BATCH {
-            let left = length.saturating_sub(self.position);
-            let mut bytes = Vec::new();
-            self.file.seek(SeekFrom::Start(self.position))?;
-            (&mut self.file).take(left.min(CHUNK)).read_to_end(&mut bytes)?;
-            let before = self.position;
-            let torn = self.take_all(&bytes, &mut batch.events)?;
-            if self.position == length {
-                batch.at_end = true;
-                break;
-            }
-            if torn || self.position == before {
-                (batch.at_end, batch.damaged) = (true, self.is_damaged(length)?);
-                break;
-            }
-        }
-        Ok(batch)
-    }
-
-    /// Takes all whole records; whether there is something else.
-    fn take_all(&mut self, mut bytes: &[u8], events: &mut Vec<RawMessage>) -> io::Result<bool> {
-        loop {
-            match record::next(bytes) {
-                Next::Record(record, size) => {
-                    events.extend(self.sums.take(record, self.position).map_err(io::Error::other)?);
-                    self.position += size as u64;
-                    bytes = bytes.get(size..).unwrap_or_default();
-                }
-                Next::Short => return Ok(false),
-                Next::Torn | Next::Foreign => return Ok(true),
-            }
-        }
-    }
-
-    /// Whether what is left is more than a crash leaves: one torn record, or room that was never written to.
-    fn is_damaged(&mut self, length: u64) -> io::Result<bool> {
-        let mut rest = Vec::new();
-        self.file.seek(SeekFrom::Start(self.position))?;
-        (&mut self.file).take(length.saturating_sub(self.position)).read_to_end(&mut rest)?;
-        Ok(matches!(record::next(&rest), Next::Foreign) || rest.len() > MOST + 8 && rest.iter().any(|byte| *byte != 0))
-    }
-
-    /// The sums of everything that was read: to be asked for at the end of a segment that nothing is written to any more.
-    ///
-    /// # Errors
-    /// When an event cannot be written as JSON, which happens to none of ours.
-    pub(super) fn sums(&mut self) -> io::Result<Vec<RawMessage>> {
-        self.sums.events().map_err(io::Error::other)
     }
 }

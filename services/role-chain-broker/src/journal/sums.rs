@@ -30,6 +30,7 @@ pub(super) struct Sums {
     segment: Uuid,
     known: HashMap<u32, Answer<'static>>,
     sums: BTreeMap<(u64, u32), Sum>,
+    unknown: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +42,7 @@ struct Sum {
 
 impl Sums {
     pub(super) fn new(segment: Uuid) -> Self {
-        Self { segment, known: HashMap::new(), sums: BTreeMap::new() }
+        Self { segment, known: HashMap::new(), sums: BTreeMap::new(), unknown: 0 }
     }
 
     /// Takes the record at `position` of the segment; gives its event, if it is one by itself.
@@ -73,12 +74,19 @@ impl Sums {
         }
     }
 
+    /// Answers of numbers that nothing spells out, as far as [`Sums::events`] came upon them.
+    pub(super) fn unknown(&self) -> u64 {
+        self.unknown
+    }
+
     /// The events of all sums. To be asked for when the segment has ended: a sum's ID does not tell how far it goes.
     ///
     /// # Errors
     /// As of [`event`].
     pub(super) fn events(&mut self) -> Result<Vec<RawMessage>, PublishError> {
         let sums = std::mem::take(&mut self.sums);
+        let nobodys = sums.iter().filter(|((_, number), _)| !self.known.contains_key(number));
+        self.unknown += nobodys.map(|(_, sum)| sum.answers).sum::<u64>();
         let events = sums.into_iter().filter_map(|((minute, number), sum)| {
             let answer = self.known.get(&number)?.clone();
             let id = self.id(Place::Sum { minute, number }, minute * MINUTE);

@@ -9,8 +9,9 @@ use messaging::{Bus, RawMessage};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    reader::{Batch, Lost, Reader},
     record::Millis,
-    segment::{Batch, Reader, Segment},
+    segment::Segment,
     writer::{Journal, now},
 };
 use crate::metrics::Metrics;
@@ -62,7 +63,7 @@ pub async fn keep(
 ) -> Result<(), Infallible> {
     let ended = CancellationToken::new();
     let publishing = async {
-        publish(&journal, &events, &ended).await;
+        publish(&journal, &events, &metrics, &ended).await;
     };
     let rolling = async {
         let mut complaint = None;
@@ -123,7 +124,7 @@ fn look(journal: &Journal, metrics: &Metrics, complaint: &mut Option<std::time::
 }
 
 /// Until there is nothing left after the end.
-async fn publish(journal: &Journal, events: &impl Events, ended: &CancellationToken) {
+async fn publish(journal: &Journal, events: &impl Events, metrics: &Metrics, ended: &CancellationToken) {
     let mut reader: Option<(u64, Reader)> = None;
     loop {
         let Some((segment, sealed)) = journal.oldest() else {
@@ -136,7 +137,8 @@ async fn publish(journal: &Journal, events: &impl Events, ended: &CancellationTo
         match step(&segment, sealed, reader.take(), events).await {
             Ok((mut read, progress)) => {
                 if progress.finished {
-                    take_away(journal, &segment, progress.damaged).await;
+                    tell_lost(&segment, progress.lost, metrics);
+                    take_away(journal, &segment, progress.lost.damaged).await;
                     continue;
                 }
                 if progress.idle {
@@ -155,6 +157,17 @@ async fn publish(journal: &Journal, events: &impl Events, ended: &CancellationTo
     }
 }
 
+/// Says what could not be read of a segment whose rest is published.
+fn tell_lost(segment: &Segment, lost: Lost, metrics: &Metrics) {
+    let (bytes, answers, file) = (lost.bytes, lost.answers, segment.path().display());
+    if lost.damaged {
+        tracing::error!(%file, bytes, answers, "a file of the audit journal is damaged: so many bytes could not be read, and so many answers lack what they were; all the rest is published");
+    } else if bytes > 0 {
+        tracing::warn!(%file, bytes, "the last record of a file of the audit journal is torn, as a crash leaves it: its answer did not go out, unless the machine lost its power");
+    }
+    metrics.journal_lost(bytes, lost.damaged);
+}
+
 /// Returns when the published segment is gone: published again, it would be in the stream twice.
 async fn take_away(journal: &Journal, segment: &Arc<Segment>, damaged: bool) {
     loop {
@@ -169,7 +182,7 @@ async fn take_away(journal: &Journal, segment: &Arc<Segment>, damaged: bool) {
 struct Progress {
     idle: bool,
     finished: bool,
-    damaged: bool,
+    lost: Lost,
 }
 
 type Kept = Option<(u64, Reader)>;
@@ -177,7 +190,7 @@ type Kept = Option<(u64, Reader)>;
 /// Publishes the next events of `segment`, and its sums when it is sealed and at its end.
 async fn step(segment: &Arc<Segment>, sealed: bool, kept: Kept, events: &impl Events) -> io::Result<(Kept, Progress)> {
     let this = segment.clone();
-    let (reader, Batch { events: mut next, at_end, damaged }) = in_background(move || {
+    let (reader, Batch { events: mut next, at_end }) = in_background(move || {
         let mut reader = match kept {
             Some((number, reader)) if number == this.number() => reader,
             _ => Reader::open(&this)?,
@@ -192,7 +205,8 @@ async fn step(segment: &Arc<Segment>, sealed: bool, kept: Kept, events: &impl Ev
     let idle = next.is_empty() && at_end;
     store_all(&mut next, events).await;
     let finished = sealed && at_end;
-    Ok((Some((segment.number(), reader)), Progress { idle, finished, damaged: finished && damaged }))
+    let lost = reader.lost();
+    Ok((Some((segment.number(), reader)), Progress { idle, finished, lost }))
 }
 
 /// Returns when the stream has all of them.

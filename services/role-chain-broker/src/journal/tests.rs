@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     answer::Answer,
     folder::Folder,
+    reader::{Lost, Reader},
     record::{self, HEADER, Header, Next, Record, Single},
-    segment::Reader,
     *,
 };
 use crate::metrics::Metrics;
@@ -197,7 +197,7 @@ async fn a_full_journal_takes_nothing_until_the_stream_has_taken_what_is_in_it()
     let task = tokio::spawn(keep(journal.clone(), stored.clone(), Metrics::new(&telemetry::meter()), answered.clone()));
     let mut written = 0;
     let error = loop {
-        match journal.answered_from_cache(given("one")) {
+        match journal.issued(given("one"), 1).await {
             Ok(()) => written += 1,
             Err(error) => break error,
         }
@@ -212,6 +212,99 @@ async fn a_full_journal_takes_nothing_until_the_stream_has_taken_what_is_in_it()
     answered.cancel();
     task.await.unwrap().unwrap();
     assert_eq!(stored.answers(), BTreeMap::from([("one".into(), written + 1)]));
+}
+
+#[tokio::test]
+async fn one_who_is_loud_while_the_stream_is_away_leaves_room_for_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path(), 16 * 1024).unwrap();
+    let (stored, answered) = (Stored::default(), CancellationToken::new());
+    stored.away.store(true, Ordering::SeqCst);
+    let task = tokio::spawn(keep(journal.clone(), stored.clone(), Metrics::new(&telemetry::meter()), answered.clone()));
+    let of = |user: &'static str| Given { user: Some(user.into()), ..given(user) };
+    let mut loud = 0;
+    let error = loop {
+        match journal.answered_from_cache(of("loud")) {
+            Ok(()) => loud += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, JournalError::Share), "{error:?}");
+    let told = contracts::ErrorReply::from(error);
+    assert!(told.code == ErrorCode::Throttled && told.retry_after_ms.is_some(), "{told:?}");
+    let refusal = Refused { user: Some("loud".into()), ..refused("loud") };
+    assert!(matches!(journal.denied(refusal).await, Err(JournalError::Share)), "nor by what is refused");
+    // A third is free for another, who is within his share, and a session is begun for all.
+    let mut quiet = 0;
+    while journal.answered_from_cache(of("quiet")).is_ok() {
+        quiet += 1;
+    }
+    assert!(quiet > loud / 4, "{quiet} beside {loud}");
+    journal.issued(of("loud"), 1).await.unwrap();
+    stored.away.store(false, Ordering::SeqCst);
+    while journal.answered_from_cache(of("loud")).is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    answered.cancel();
+    task.await.unwrap().unwrap();
+    assert_eq!(stored.answers(), BTreeMap::from([("loud".into(), loud + 2), ("quiet".into(), quiet)]));
+}
+
+/// Whatever is damaged, wherever: all that is whole beside it is published, and the rest is counted.
+#[tokio::test]
+async fn damage_takes_what_it_has_hit_and_nothing_behind_it() {
+    let single = |name: &str| {
+        let answer = Answer::Given(given(name));
+        Record::Single(Single { at: 1, traceparent: None, answers: 1, answer })
+    };
+    let known = Record::Known { number: 0, answer: Answer::Given(given("summed")) };
+    let again = |at| Record::Again { number: 0, at };
+    let written = [single("a"), known, again(1), single("b"), again(2), single("c")];
+    let (bytes, ends) = encode(&written);
+    let names = |names: &[(&str, u64)]| names.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    // Which record is hit, what is published all the same, and how many answers are of nobody knows whom.
+    let cases: [(usize, BTreeMap<String, u64>, u64); 4] = [
+        (0, names(&[("b", 1), ("c", 1), ("summed", 2)]), 0),
+        (1, names(&[("a", 1), ("b", 1), ("c", 1)]), 2),
+        (3, names(&[("a", 1), ("c", 1), ("summed", 2)]), 0),
+        (4, names(&[("a", 1), ("b", 1), ("c", 1), ("summed", 1)]), 0),
+    ];
+    for (hit, expected, unknown) in cases {
+        let path = tempfile::tempdir().unwrap();
+        let (folder, _) = Folder::open(path.path()).unwrap();
+        let segment = folder.begin(0, 1).unwrap();
+        let mut damaged = bytes.clone();
+        let begins = if hit == 0 { 0 } else { ends[hit - 1] };
+        damaged[begins + 9] ^= 1;
+        segment.append(&damaged, 1).unwrap();
+        let mut reader = Reader::open(&segment).unwrap();
+        let mut events = reader.next(segment.length()).unwrap().events;
+        events.extend(reader.sums().unwrap());
+        let stored = Stored::default();
+        for event in &events {
+            assert!(stored.store(event).await);
+        }
+        assert_eq!(stored.answers(), expected, "{hit}");
+        let bytes = (ends[hit] - begins) as u64;
+        assert_eq!(reader.lost(), Lost { bytes, answers: unknown, damaged: true }, "{hit}");
+    }
+}
+
+#[test]
+fn damage_that_is_longer_than_what_is_read_at_once_is_passed() {
+    let path = tempfile::tempdir().unwrap();
+    let (folder, _) = Folder::open(path.path()).unwrap();
+    let segment = folder.begin(0, 1).unwrap();
+    let answer = Answer::Given(given("one"));
+    let (bytes, _) = encode(&[Record::Single(Single { at: 1, traceparent: None, answers: 1, answer })]);
+    let noise = vec![7; 700_000];
+    for part in [&bytes, &noise, &bytes] {
+        segment.append(part, 1).unwrap();
+    }
+    let mut reader = Reader::open(&segment).unwrap();
+    let batch = reader.next(segment.length()).unwrap();
+    assert_eq!((batch.events.len(), batch.at_end), (2, true));
+    assert_eq!(reader.lost(), Lost { bytes: 700_000, answers: 0, damaged: true });
 }
 
 #[test]
@@ -417,7 +510,7 @@ fn a_segment_without_an_end_is_read_as_far_as_it_goes() {
     let mut read = 0;
     loop {
         let batch = reader.next(segment.length()).unwrap();
-        assert!(!batch.damaged);
+        assert_eq!(reader.lost(), Lost::default());
         read += batch.events.len();
         if batch.at_end {
             break;

@@ -19,6 +19,7 @@ use super::{
     folder::{Folder, OpenError},
     record::{self, Millis, Single, Unwritable},
     segment::Segment,
+    share::Shares,
 };
 
 /// Why an answer must not go out: it could not be written down.
@@ -26,6 +27,8 @@ use super::{
 pub enum JournalError {
     #[error("the audit journal is full: the stream of events has not taken what is in it for too long")]
     Full,
+    #[error("the audit journal is filling up, and the answers to one user hold their share of it")]
+    Share,
     #[error("the audit journal has ended")]
     Ended,
     #[error("the disk of the audit journal does not take any more")]
@@ -36,7 +39,11 @@ pub enum JournalError {
 
 impl From<&JournalError> for ErrorReply {
     /// What the requester is told, whatever he would have been told otherwise.
-    fn from(_: &JournalError) -> Self {
+    fn from(error: &JournalError) -> Self {
+        if matches!(error, JournalError::Share) {
+            let message = "so many answers to this NATS user wait to be written into the audit that no more go out for now: ask less often, and keep credentials for as long as they last";
+            return Self::new(ErrorCode::Throttled, message).retry_after(5_000);
+        }
         let message = "this answer could not be written into the broker's audit journal, and without that none goes out: try again; if it lasts, an operator must look at role-chain-broker's log";
         Self::new(ErrorCode::Unavailable, message).retry_after(2_000)
     }
@@ -72,6 +79,7 @@ struct State {
     /// The answers that the active segment has numbers for.
     known: HashTable<(Answer<'static>, u32)>,
     buffer: Vec<u8>,
+    shares: Shares,
     /// Something had no room.
     full: bool,
 }
@@ -93,6 +101,7 @@ impl Journal {
             sealed: left.into_iter().map(Arc::new).collect(),
             known: HashTable::new(),
             buffer: Vec::new(),
+            shares: Shares::default(),
             full: false,
         };
         let (state, hasher, refused) = (Mutex::new(state), RandomState::new(), AtomicU64::new(0));
@@ -138,7 +147,9 @@ impl Journal {
         let written = {
             let mut state = self.state();
             let encoded = record::write_single(state.empty_buffer(), &single);
-            encoded.map_err(unwritable).and_then(|()| state.append(single.at, self.0.most))
+            // A session is begun once for all who ask: it is within nobody's share.
+            let bounded = matches!(single.answer, Answer::Refused(_));
+            encoded.map_err(unwritable).and_then(|()| state.append(&single.answer, bounded, single.at, self.0.most))
         };
         let durable =
             async |(segment, end): (Arc<Segment>, u64)| segment.durable(end).await.map_err(JournalError::Disk);
@@ -187,24 +198,38 @@ impl State {
             record::write_known(buffer, number, answer).map_err(unwritable)?;
         }
         record::write_again(buffer, number, at).map_err(unwritable)?;
-        self.append(at, most)?;
+        self.append(answer, true, at, most)?;
         if known.is_none() {
             self.known.insert_unique(hash, (answer.clone().into_owned(), number), |(known, _)| known.hash(hasher));
         }
         Ok(())
     }
 
-    /// Appends what is in the buffer; gives where that ends.
-    fn append(&mut self, at: Millis, most: u64) -> Result<(Arc<Segment>, u64), JournalError> {
+    /// Appends what is in the buffer, which is of `answer`, within its user's share if that is `bounded`; gives where it ends.
+    fn append(
+        &mut self,
+        answer: &Answer<'_>,
+        bounded: bool,
+        at: Millis,
+        most: u64,
+    ) -> Result<(Arc<Segment>, u64), JournalError> {
         let active = self.active.as_ref().ok_or(JournalError::Ended)?;
         if active.has_failed() {
             return Err(JournalError::Disk(io::Error::other("the segment in use has failed")));
         }
-        if self.sealed_bytes + active.length() + self.buffer.len() as u64 > most {
+        let (bytes, used) = (self.buffer.len() as u64, self.sealed_bytes + active.length());
+        let Some(free) = most.checked_sub(used).filter(|free| bytes <= *free) else {
             self.full = true;
             return Err(JournalError::Full);
+        };
+        let user = answer.user();
+        if bounded && !self.shares.has_room(user, bytes, free) {
+            // What this segment holds leaves the journal sooner when it is sealed.
+            self.full = active.length() > most / 8;
+            return Err(JournalError::Share);
         }
         let end = active.append(&self.buffer, at).map_err(JournalError::Disk)?;
+        self.shares.add(user, bytes);
         Ok((active.clone(), end))
     }
 }
@@ -280,6 +305,7 @@ impl Journal {
         if state.sealed.front().is_some_and(|first| first.number() == segment.number()) {
             state.sealed.pop_front();
             state.sealed_bytes = state.sealed_bytes.saturating_sub(segment.length());
+            state.shares.done(segment.number());
         }
         Ok(())
     }
@@ -300,6 +326,7 @@ impl Journal {
 impl State {
     fn seal(&mut self, segment: Arc<Segment>) {
         self.sealed_bytes += segment.length();
+        self.shares.seal(segment.number());
         self.sealed.push_back(segment);
         self.known = HashTable::new();
         self.full = false;
