@@ -66,6 +66,8 @@ pub struct SystemOptions {
     pub environment: BTreeMap<String, String>,
     /// How long sessions in customers' roles last at most, in seconds; as long as they are asked for when absent.
     pub longest_session_s: Option<u32>,
+    /// Further accounts of the provider's, deployed so that principals may live in them; `ROLEBRIDGE_PRINCIPAL_ACCOUNTS` says whether they do.
+    pub further_accounts: Vec<String>,
 }
 
 /// A running system. Dropping it ends everything and removes its data.
@@ -91,7 +93,8 @@ impl System {
             (NatsServer::start(&tools).await?, AwsEmulator::start_with(&tools, options.longest_session_s).await?);
         emulator.assert_iam_is_on().await?;
         progress("deploying the provider's template to account 111111111111");
-        let provider = Provider::deploy(&emulator, PROVIDER_ACCOUNT, REGION).await?;
+        let further: Vec<&str> = options.further_accounts.iter().map(String::as_str).collect();
+        let provider = Provider::deploy_with(&emulator, PROVIDER_ACCOUNT, REGION, &further).await?;
         let scratch = Scratch::new()?;
         let sealing_key = make_keys(scratch.path())?;
         let mut system = Self { services: BTreeMap::new(), nats, emulator, provider, sealing_key, scratch };
