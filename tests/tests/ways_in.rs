@@ -220,13 +220,44 @@ async fn exec_is_transparent(job: &Job) {
     for (sent, name) in [(Signal::SIGTERM, "TERM"), (Signal::SIGINT, "INT"), (Signal::SIGHUP, "HUP")] {
         let script = format!("trap 'exit 42' {name}; echo ready; while :; do sleep 0.05; done");
         let mut command = job.credentials("exec", &["--", "sh", "-c", &script]);
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
+        // Not in the foreground of a terminal that these tests may have been started from.
+        let mut child = command.process_group(0).stdout(Stdio::piped()).spawn().expect("it starts");
         assert_eq!(first_line(child.stdout.take().expect("its output")).await, "ready");
         signal(&child, sent);
         let ended = tokio::time::timeout(PATIENCE, child.wait()).await.expect("it hangs").expect("its status");
         assert_eq!(ended.code(), Some(42), "{name}");
     }
+
+    // At a terminal, with another standard input: the terminal interrupts the program itself, and nobody does so once more.
+    let program = r#"n=0; trap 'n=$((n+1)); echo interrupted' INT; trap 'echo "$n times"; exit 42' TERM; echo ready; while :; do sleep 0.05; done"#;
+    let mut command = job.run("python3");
+    command.args(["-c", AT_TERMINAL]).arg(&job.program).args(job.arguments("exec")).args(["--", "sh", "-c", program]);
+    let (output, out, err) = ended(&mut command).await;
+    assert_eq!(output.status.code(), Some(42), "{out}{err}");
+    assert!(out.contains("1 times"), "{out}");
 }
+
+/// Runs a program in the foreground of a terminal, with nothing on standard input; interrupts it from the terminal, and then ends it.
+const AT_TERMINAL: &str = r#"
+import os, pty, signal, sys
+child, terminal = pty.fork()
+if child == 0:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.execv(sys.argv[1], sys.argv[1:])
+said = b""
+def until(word):
+    global said
+    while word not in said:
+        said += os.read(terminal, 1024)
+until(b"ready")
+os.write(terminal, b"\x03")
+until(b"interrupted")
+os.kill(child, signal.SIGTERM)
+until(b"times")
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(said.decode())
+sys.exit(status)
+"#;
 
 async fn a_refusal_is_a_sentence_everywhere(world: &World, job: &Job) {
     let (child, variables) = job.serve(&[]).await;

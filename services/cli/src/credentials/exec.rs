@@ -111,11 +111,11 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 
 #[cfg(unix)]
 mod signals {
-    use std::{io::IsTerminal as _, process::ExitStatus};
+    use std::{fs::File, process::ExitStatus};
 
     use nix::{
         sys::signal::{Signal, kill},
-        unistd::Pid,
+        unistd::{Pid, getpgrp, tcgetpgrp},
     };
     use tokio::{
         process::Child,
@@ -128,6 +128,12 @@ mod signals {
         [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
     /// What a terminal sends to the program itself, as to all that runs in its foreground.
     const OF_THE_TERMINAL: [Signal; 2] = [Signal::SIGINT, Signal::SIGQUIT];
+
+    /// Whether we run in the foreground of a terminal, wherever standard input comes from; the program is in our group.
+    fn in_foreground() -> bool {
+        let terminal = File::open("/dev/tty").ok();
+        terminal.and_then(|terminal| tcgetpgrp(&terminal).ok()).is_some_and(|group| group == getpgrp())
+    }
 
     /// Signals that came; none of these ends this process any more.
     pub(super) struct Signals(mpsc::UnboundedReceiver<Signal>);
@@ -145,14 +151,13 @@ mod signals {
         }
 
         pub(super) async fn pass_on_until_ended(mut self, child: &mut Child) -> std::io::Result<ExitStatus> {
-            let at_terminal = std::io::stdin().is_terminal();
             // Of a child that was not waited for: its number is nobody else's yet.
             let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
             loop {
                 tokio::select! {
                     status = child.wait() => return status,
                     Some(signal) = self.0.recv() => {
-                        if let Some(pid) = pid.filter(|_| !(at_terminal && OF_THE_TERMINAL.contains(&signal))) {
+                        if let Some(pid) = pid.filter(|_| !(OF_THE_TERMINAL.contains(&signal) && in_foreground())) {
                             // It may have ended this moment.
                             let _ = kill(pid, signal);
                         }
