@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use role_chain_broker::{Command, Invocation, KeygenArgs, ServeArgs, command};
 
+/// Each answer out of the cache is some dozens of small allocations, and little else.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PROGRAM: &str = "role-chain-broker";
 
 #[tokio::main]

@@ -22,6 +22,9 @@ use crate::{Bus, BusError, publish::TRACEPARENT};
 /// Requests of one endpoint that are worked on at the same time; more wait in the client's buffer, where nobody can tell them to come again later.
 const CONCURRENT: usize = 16_384;
 
+/// Bytes that most responses have room in.
+const USUAL_RESPONSE: usize = 2048;
+
 /// A request with the tokens that its subject carried.
 #[derive(Debug)]
 pub struct Call<E: Endpoint> {
@@ -108,7 +111,30 @@ impl EndpointServer {
     ///
     /// # Errors
     /// When the server refuses.
-    pub async fn serve<E, F, Fut>(mut self, handle: F) -> Result<Self, BusError>
+    pub async fn serve<E, F, Fut>(self, handle: F) -> Result<Self, BusError>
+    where
+        E: Endpoint,
+        F: Fn(Call<E>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<E::Response, ErrorReply>> + Send + 'static,
+    {
+        self.add(handle, Span::OfEach).await
+    }
+
+    /// As [`EndpointServer::serve`], for what is asked tens of thousands of times a second: a request that carries no trace begins none, because a span costs
+    /// more than such an answer. What the handler does besides answering begins its own.
+    ///
+    /// # Errors
+    /// As [`EndpointServer::serve`].
+    pub async fn serve_often<E, F, Fut>(self, handle: F) -> Result<Self, BusError>
+    where
+        E: Endpoint,
+        F: Fn(Call<E>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<E::Response, ErrorReply>> + Send + 'static,
+    {
+        self.add(handle, Span::OfTraced).await
+    }
+
+    async fn add<E, F, Fut>(mut self, handle: F, span: Span) -> Result<Self, BusError>
     where
         E: Endpoint,
         F: Fn(Call<E>) -> Fut + Send + Sync + 'static,
@@ -119,22 +145,15 @@ impl EndpointServer {
             BusError::new("serving the endpoint", E::NAME, std::io::Error::other(source.to_string()))
         })?;
         self.bus.round_trip().await?;
-        let server = Arc::new(Server { handle, requests: self.requests.clone(), seconds: self.seconds.clone() });
+        let server = Arc::new(Server { handle, span, requests: self.requests.clone(), seconds: self.seconds.clone() });
         let stop = self.stop.clone();
         self.endpoints.push(Box::pin(async move {
             let (tasks, slots) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENT)));
             let mut stopping = false;
             let served = loop {
-                let slot = slots.clone().acquire_owned().await;
                 tokio::select! {
                     request = endpoint.next() => match request {
-                        Some(request) => {
-                            let server = server.clone();
-                            tasks.spawn(async move {
-                                server.answer::<E, Fut>(request).await;
-                                drop(slot);
-                            });
-                        }
+                        Some(request) => begin(server.clone().answer::<E, Fut>(request), &tasks, &slots).await,
                         None if stopping || stop.is_cancelled() => break Ok(()),
                         None => break Err(ServeError { endpoint: E::NAME }),
                     },
@@ -177,24 +196,50 @@ impl EndpointServer {
     }
 }
 
+/// Begins to answer right here: what can be answered without waiting has been when this returns, and costs no task. The rest goes on by itself.
+async fn begin(answer: impl Future<Output = ()> + Send + 'static, tasks: &TaskTracker, slots: &Arc<Semaphore>) {
+    let mut answer = Box::pin(answer);
+    if futures::poll!(answer.as_mut()).is_ready() {
+        return;
+    }
+    // While there is none, no further request is begun. The semaphore is never closed.
+    let slot = slots.clone().acquire_owned().await;
+    tasks.spawn(async move {
+        answer.await;
+        drop(slot);
+    });
+}
+
+/// Which requests have a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Span {
+    OfEach,
+    /// Those that carry a trace.
+    OfTraced,
+}
+
 struct Server<F> {
     handle: F,
+    span: Span,
     requests: Counter<u64>,
     seconds: Histogram<f64>,
 }
 
 impl<F> Server<F> {
-    async fn answer<E, Fut>(&self, request: service::Request)
+    async fn answer<E, Fut>(self: Arc<Self>, request: service::Request)
     where
         E: Endpoint,
         F: Fn(Call<E>) -> Fut,
         Fut: Future<Output = Result<E::Response, ErrorReply>>,
     {
         let started = std::time::Instant::now();
-        let span = tracing::info_span!("serve", endpoint = E::NAME, otel.kind = "server");
-        let traceparent =
-            request.message.headers.as_ref().and_then(|headers| headers.get(TRACEPARENT).map(ToString::to_string));
-        telemetry::continue_trace(&span, traceparent.as_deref());
+        let traceparent = request.message.headers.as_ref().and_then(|headers| headers.get(TRACEPARENT));
+        let span = if traceparent.is_some() || self.span == Span::OfEach {
+            tracing::info_span!("serve", endpoint = E::NAME, otel.kind = "server")
+        } else {
+            tracing::Span::none()
+        };
+        telemetry::continue_trace(&span, traceparent.map(|text| text.as_str()));
         let result = self.outcome::<E, Fut>(&request).instrument(span.clone()).await;
         let label = result.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
         let labels = [KeyValue::new("endpoint", E::NAME), KeyValue::new("result", label)];
@@ -233,7 +278,9 @@ impl<F> Server<F> {
         };
         let response =
             AssertUnwindSafe((self.handle)(call)).catch_unwind().await.map_err(|_| bug("the handler panicked"))??;
-        serde_json::to_vec(&response).map(Bytes::from).map_err(|_| bug("the response could not be written"))
+        let mut body = Vec::with_capacity(USUAL_RESPONSE);
+        let written = serde_json::to_writer(&mut body, &response);
+        written.map(|()| Bytes::from(body)).map_err(|_| bug("the response could not be written"))
     }
 }
 

@@ -8,10 +8,7 @@
 use std::{fmt, io, path::Path, sync::Arc};
 
 use contracts::{ParseSecretError, SealedBox, SealingKey};
-use crypto_box::{
-    PublicKey, SalsaBox, SecretKey,
-    aead::{Aead as _, AeadCore as _, OsRng},
-};
+use crypto_box::{Nonce, PublicKey, SalsaBox, SecretKey, aead::Aead as _};
 use moka::sync::Cache;
 use nkeys::XKey;
 use zeroize::Zeroizing;
@@ -125,7 +122,8 @@ impl SealSeed {
     /// When `to` is malformed.
     pub fn seal(&self, to: &SealingKey, plain: &[u8]) -> Result<SealedBox, SealError> {
         let shared = self.shared_with(to)?;
-        let nonce = SalsaBox::generate_nonce(&mut OsRng);
+        let mut nonce = Nonce::default();
+        aws_lc_rs::rand::fill(&mut nonce).map_err(|_| SealError::Seal)?;
         let sealed = shared.encrypt(&nonce, plain).map_err(|_| SealError::Seal)?;
         Ok(SealedBox::from_bytes(&[VERSION, nonce.as_slice(), &sealed].concat()))
     }

@@ -1,35 +1,35 @@
 //! From a request to sealed credentials. Every answer is written down before it goes out.
 
-use std::{
-    borrow::Cow,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
-use aws::{Failure, FailureKind, Unclear};
 use contracts::{
     ConnectionId, ErrorCode, ErrorReply, TenantId,
     connection::Grant,
     credentials::{IssueCredentials, IssueRequest, IssuedCredentials, Purpose, SealedCredentials, SecretText},
 };
 use messaging::{Bus, BusError, Call, EndpointServer, seal::SealSeed};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretSlice};
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::{
     check::{self, Wish},
-    sessions::{Cause, Issued, NoSession, SessionKey, Sessions, THROTTLED},
+    refusals::{causes, no_session, refusal},
+    sessions::{Cause, Issued, NoSession, SessionKey, Sessions},
     used::UsedConnections,
 };
 use crate::{
-    chain::{Chain, ChainError, Hop, SecondHop},
+    chain::{Chain, SecondHop},
     grants::{GrantSource, Withdrawal},
     journal::{Given, Journal, Refused},
     metrics::Metrics,
-    principal::{PrincipalError, is_stranger},
+    principal::is_stranger,
     purpose,
-    sts::SessionDuration,
+    sts::{Session, SessionDuration},
 };
+
+/// Bytes that a box's contents have room in: what grows would leave copies behind that nobody wipes.
+const MOST_CONTENTS: usize = 16_384;
 
 /// Issues credentials.
 ///
@@ -64,7 +64,7 @@ pub async fn serve(bus: &Bus, issuer: Arc<Issuer>) -> Result<EndpointServer, Bus
     let server =
         EndpointServer::start(bus, "role-chain-broker", "Short-lived credentials for customers' AWS accounts").await?;
     server
-        .serve::<IssueCredentials, _, _>(move |call: Call<IssueCredentials>| {
+        .serve_often::<IssueCredentials, _, _>(move |call: Call<IssueCredentials>| {
             let issuer = issuer.clone();
             async move {
                 let (tenant, connection) = (call.token::<TenantId>(1)?, call.token::<ConnectionId>(2)?);
@@ -215,7 +215,9 @@ impl Issuer {
                 requester: wish.requester.clone(),
                 user: user.map(ToOwned::to_owned),
             };
-            wanted.begin(cause)
+            // Whoever asked may have no trace; what is asked of AWS is always part of one.
+            let span = tracing::info_span!("begin a session", tenant = %grant.tenant, connection = %grant.connection, %purpose);
+            wanted.begin(cause).instrument(span)
         };
         let got = self.sessions.get(key.clone(), grant.revision, wish.min_remaining, make).await;
         got.map_err(|error| {
@@ -254,23 +256,7 @@ impl Issuer {
         issued: &Issued,
         request: &IssueRequest,
     ) -> Result<IssuedCredentials, ErrorReply> {
-        let keys = &issued.session.keys;
-        let expires_at = issued.session.expires_at;
-        let contents = SealedCredentials {
-            tenant: grant.tenant,
-            connection: grant.connection,
-            purpose,
-            access_key_id: keys.access_key_id.expose_secret().to_owned(),
-            secret_access_key: SecretText::new(keys.secret_access_key.expose_secret().to_owned()),
-            session_token: SecretText::new(
-                keys.session_token.as_ref().map(|token| token.expose_secret().to_owned()).unwrap_or_default(),
-            ),
-            expires_at,
-        };
-        let internal =
-            |_| ErrorReply::new(ErrorCode::Internal, "the credentials could not be written: please report it");
-        let plain = serde_json::to_vec(&contents).map(Zeroizing::new).map_err(internal)?;
-        let sealed = self.seal.seal(&request.requester_key, &plain).map_err(|_| {
+        let sealed = self.seal.seal(&request.requester_key, issued.contents.expose_secret()).map_err(|_| {
             let message = "requester_key is not a public X25519 key in the nkeys form (X...): its checksum is wrong";
             ErrorReply::new(ErrorCode::InvalidRequest, message)
         })?;
@@ -281,7 +267,7 @@ impl Issuer {
             account: grant.account.clone(),
             role_arn: grant.role_arn.clone(),
             region: grant.region.clone(),
-            expires_at,
+            expires_at: issued.session.expires_at,
             broker_key: self.seal.public().clone(),
             sealed,
         })
@@ -306,6 +292,25 @@ fn given<'a>(
         session_name: issued.session_name.as_str().into(),
         expires_at: issued.session.expires_at,
     }
+}
+
+/// What is in every box with this session.
+fn contents(purpose: Purpose, grant: &Grant, session: &Session) -> Result<SecretSlice<u8>, serde_json::Error> {
+    let keys = &session.keys;
+    let contents = SealedCredentials {
+        tenant: grant.tenant,
+        connection: grant.connection,
+        purpose,
+        access_key_id: keys.access_key_id.expose_secret().to_owned(),
+        secret_access_key: SecretText::new(keys.secret_access_key.expose_secret().to_owned()),
+        session_token: SecretText::new(
+            keys.session_token.as_ref().map(|token| token.expose_secret().to_owned()).unwrap_or_default(),
+        ),
+        expires_at: session.expires_at,
+    };
+    let mut plain = Zeroizing::new(Vec::with_capacity(MOST_CONTENTS));
+    serde_json::to_writer(&mut *plain, &contents)?;
+    Ok(SecretSlice::from(plain.to_vec()))
 }
 
 /// A session to begin, by a task of its own: whoever asked may go away.
@@ -341,7 +346,9 @@ impl Wanted {
             let cause = causes(error);
             tracing::warn!(%tenant, %connection, cause, "no session: {error}");
         });
-        let issued = Issued::new(made?, session_name);
+        let made = made?;
+        let contents = contents(purpose, grant, &made).map_err(|_| NoSession::Unwritable)?;
+        let issued = Issued::new(made, session_name, contents);
         // Here and not where it is given out: nobody has it before it is written down, and whoever finds its name in CloudTrail finds it in the audit.
         let given = given(grant, purpose, &self.requester, self.user.as_deref(), &issued);
         let answers = match cause {
@@ -350,107 +357,6 @@ impl Wanted {
         };
         self.journal.issued(given, answers).await.map_err(|error| NoSession::Journal(Arc::new(error)))?;
         Ok(issued)
-    }
-}
-
-/// What a requester is told when there is no session for him.
-fn no_session(connection: ConnectionId, error: &NoSession) -> ErrorReply {
-    let again = |code, message: &str, wait| ErrorReply::new(code, message).retry_after(wait);
-    match error {
-        NoSession::Chain { error, remembered } => {
-            let mut reply = refusal(connection, error);
-            if let (Some(wait), Some(longer)) = (&mut reply.retry_after_ms, remembered) {
-                *wait = u64::try_from(longer.as_millis()).unwrap_or(u64::MAX).max(1);
-            }
-            reply
-        }
-        NoSession::Journal(error) => ErrorReply::from(&**error),
-        NoSession::Withdrawn => {
-            again(ErrorCode::Unavailable, "the session was withdrawn while it was made: try again", 100)
-        }
-        NoSession::TooShort => again(
-            ErrorCode::Unavailable,
-            "the session that AWS gave ends sooner than min_remaining_s allows: try again, or ask for less",
-            1_000,
-        ),
-        NoSession::Lost => {
-            ErrorReply::new(ErrorCode::Internal, "a fault of ours: role-chain-broker's log says more; please report it")
-        }
-    }
-}
-
-/// What is behind an error: these hold no secrets.
-fn causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-/// What a requester is told when the chain broke.
-fn refusal(connection: ConnectionId, error: &ChainError) -> ErrorReply {
-    match error {
-        ChainError::Principal(PrincipalError::NotReady) => {
-            let message = "the tenant's principal is still being made: try again";
-            ErrorReply::new(ErrorCode::Unavailable, message).retry_after(2_000)
-        }
-        ChainError::Principal(PrincipalError::Store(_)) => {
-            let message = "the tenant's principal could not be read just now: try again";
-            ErrorReply::new(ErrorCode::Unavailable, message).retry_after(1_000)
-        }
-        ChainError::Principal(PrincipalError::Unwrap(error)) if error.may_pass() => {
-            let message =
-                "AWS KMS gave no clear answer, and without it the tenant's principal cannot be used: try again";
-            ErrorReply::new(ErrorCode::Unavailable, message).retry_after(2_000)
-        }
-        ChainError::Principal(_) => {
-            let message = "the tenant's principal cannot be used: an operator must look at role-chain-broker's log";
-            ErrorReply::new(ErrorCode::Internal, message)
-        }
-        ChainError::Busy(busy) => {
-            let message = "too much is asked of AWS STS at the moment: try again after retry_after_ms";
-            let wait = u64::try_from(busy.again_after.as_millis()).unwrap_or(u64::MAX);
-            ErrorReply::new(ErrorCode::Throttled, message).retry_after(wait.max(100))
-        }
-        ChainError::Sts { hop, failure } => sts_refusal(connection, *hop, failure),
-    }
-}
-
-fn sts_refusal(connection: ConnectionId, hop: Hop, failure: &Failure) -> ErrorReply {
-    let later = |code, message: &str, wait: Duration| {
-        ErrorReply::new(code, message).retry_after(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
-    };
-    match (failure.kind, hop) {
-        (FailureKind::Indeterminate(Unclear::Throttled), _) => {
-            later(ErrorCode::Throttled, "AWS STS is asked too much at the moment: try again", THROTTLED)
-        }
-        (FailureKind::Indeterminate(_), _) => {
-            later(ErrorCode::Unavailable, "AWS STS gave no clear answer: try again", Duration::from_secs(1))
-        }
-        (FailureKind::Refused, Hop::Customer) => {
-            let message = format!(
-                "AWS refused the role of connection {connection}: the customer has removed or changed it; ask for a new verification, or let the customer launch the stack again"
-            );
-            ErrorReply::new(ErrorCode::Denied, message)
-        }
-        // A principal that was just made, or whose key was: IAM settles within seconds.
-        (_, Hop::Principal) => later(
-            ErrorCode::Unavailable,
-            "the tenant's principal cannot be used yet: try again; if it lasts, an operator must look at role-chain-broker's log",
-            Duration::from_secs(5),
-        ),
-        (FailureKind::Other, Hop::Customer) if failure.is("ExpiredToken") || failure.is("InvalidClientTokenId") => {
-            later(
-                ErrorCode::Unavailable,
-                "the session that was begun with is over: try again",
-                Duration::from_millis(200),
-            )
-        }
-        (FailureKind::Other, Hop::Customer) => {
-            let code = failure.code.as_deref().unwrap_or("no code");
-            let message = format!(
-                "AWS STS does not take the request for connection {connection} ({code}): an operator must look at role-chain-broker's log"
-            );
-            ErrorReply::new(ErrorCode::Internal, message)
-        }
     }
 }
 

@@ -1,4 +1,6 @@
-use aws::FailureKind;
+use std::time::Duration;
+
+use aws::{Failure, FailureKind, Unclear};
 use contracts::{AccountId, Timestamp, connection::ConnectionState};
 
 use super::*;

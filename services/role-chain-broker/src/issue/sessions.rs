@@ -20,12 +20,13 @@ use std::{
 };
 
 use aws::{FailureKind, Unclear};
-use contracts::{ExternalId, Region, RoleArn, TenantId, connection::Grant, credentials::Purpose};
+use contracts::{ConnectionId, ExternalId, Region, RoleArn, TenantId, connection::Grant, credentials::Purpose};
 use futures::{
     FutureExt as _,
     future::{BoxFuture, Shared},
 };
 use moka::{Expiry, sync::Cache};
+use secrecy::SecretSlice;
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
@@ -55,6 +56,7 @@ const MOST_REFUSED: u64 = 10_000;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionKey {
     pub tenant: TenantId,
+    pub connection: ConnectionId,
     pub role: RoleArn,
     pub external_id: ExternalId,
     pub purpose: Purpose,
@@ -67,6 +69,7 @@ impl SessionKey {
     pub fn of(grant: &Grant, purpose: Purpose, duration: SessionDuration) -> Self {
         Self {
             tenant: grant.tenant,
+            connection: grant.connection,
             role: grant.role_arn.clone(),
             external_id: grant.external_id.clone(),
             purpose,
@@ -86,6 +89,8 @@ impl SessionKey {
 pub struct Issued {
     pub session: Session,
     pub session_name: String,
+    /// What is sealed for whoever asks, as JSON.
+    pub contents: SecretSlice<u8>,
     /// Which part of its time, in thousandths, is left when it is made anew: another for each, or all that began together would end together.
     early: u32,
     made: Instant,
@@ -99,9 +104,9 @@ fn random(below: u64) -> u64 {
 
 impl Issued {
     #[must_use]
-    pub fn new(session: Session, session_name: String) -> Self {
+    pub fn new(session: Session, session_name: String, contents: SecretSlice<u8>) -> Self {
         let early = 200 + u32::try_from(random(150)).unwrap_or(0);
-        Self { session, session_name, early, made: Instant::now(), rests: AtomicU64::new(0) }
+        Self { session, session_name, contents, early, made: Instant::now(), rests: AtomicU64::new(0) }
     }
 
     /// Whether it is time to make it anew for those who want `needed` left.
@@ -145,6 +150,8 @@ pub enum NoSession {
     Withdrawn,
     #[error("the session that AWS gave is shorter than what was asked for")]
     TooShort,
+    #[error("what is sealed could not be written")]
+    Unwritable,
     #[error("making the session panicked")]
     Lost,
 }

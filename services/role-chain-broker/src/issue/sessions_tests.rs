@@ -19,7 +19,7 @@ fn aged(ago: u64, left: u64) -> Issued {
     let now = Timestamp::now();
     let issued_at = Timestamp::from(now.inner() - Duration::from_secs(ago));
     let session = Session { keys, issued_at, expires_at: now.plus(Duration::from_secs(left)) };
-    Issued::new(session, "rolebridge.cost-read.0123456789ab".to_owned())
+    Issued::new(session, "rolebridge.cost-read.0123456789ab".to_owned(), SecretSlice::from(Vec::new()))
 }
 
 fn key(grant: &Grant) -> SessionKey {
