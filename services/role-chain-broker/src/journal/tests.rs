@@ -307,6 +307,48 @@ fn damage_that_is_longer_than_what_is_read_at_once_is_passed() {
     assert_eq!(reader.lost(), Lost { bytes: 700_000, answers: 0, damaged: true });
 }
 
+/// The disk stands still: a write is under way, and does not end.
+#[test]
+fn a_slow_disk_stops_nothing_but_answers() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (journal, _folder) = journal();
+        journal.answered_from_cache(given("one")).unwrap();
+        let (stands, stood) = std::sync::mpsc::channel::<()>();
+        let (begun, began) = std::sync::mpsc::channel();
+        let writing = journal.clone();
+        let disk = std::thread::spawn(move || writing.stands_still(&begun, &stood));
+        began.recv().unwrap();
+        let answers = (0..200).map(|_| {
+            let journal = journal.clone();
+            tokio::spawn(async move { journal.answered_from_cache(given("one")) })
+        });
+        let answers: Vec<_> = answers.collect();
+        // Both threads of the runtime have come upon the disk by now, and everything else goes on.
+        let told_to_come_again = async || {
+            while answers.iter().filter(|answer| answer.is_finished()).count() < 200 - 64 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let goes_on = tokio::spawn(async { tokio::time::sleep(Duration::from_millis(5)).await });
+        tokio::time::timeout(Duration::from_secs(30), goes_on).await.expect("the runtime stands still").unwrap();
+        tokio::time::timeout(Duration::from_secs(30), told_to_come_again()).await.expect("all wait");
+        stands.send(()).unwrap();
+        disk.join().unwrap();
+        let mut written = 0;
+        for answer in answers {
+            match answer.await.unwrap() {
+                Ok(()) => written += 1,
+                Err(error) => assert!(matches!(error, JournalError::Slow), "{error}"),
+            }
+        }
+        assert!(written <= 64, "{written}");
+        let stored = Stored::default();
+        publish(&journal, &stored).await;
+        assert_eq!(stored.answers(), BTreeMap::from([("one".into(), written + 1)]), "what went out is written down");
+    });
+}
+
 #[test]
 fn a_folder_is_one_instances_alone_and_its_owners_alone() {
     let folder = tempfile::tempdir().unwrap();

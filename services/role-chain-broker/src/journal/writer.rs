@@ -6,13 +6,15 @@ use std::{
     io,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use contracts::{ErrorCode, ErrorReply, Timestamp};
 use hashbrown::HashTable;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{
     answer::{Answer, Given, Refused},
@@ -29,6 +31,8 @@ pub enum JournalError {
     Full,
     #[error("the audit journal is filling up, and the answers to one user hold their share of it")]
     Share,
+    #[error("the disk of the audit journal is slow, and too many wait for it already")]
+    Slow,
     #[error("the audit journal has ended")]
     Ended,
     #[error("the disk of the audit journal does not take any more")]
@@ -55,7 +59,17 @@ impl From<JournalError> for ErrorReply {
     }
 }
 
+/// A write goes into the operating system's memory and takes some microseconds. One that takes so long waits for the disk.
+const SLOW: Duration = Duration::from_millis(2);
+/// For so long a thread of the runtime looks for the lock before it leaves its other tasks to another thread.
+const LOOKS: Duration = Duration::from_micros(200);
+/// Answers that wait for a slow disk at the same time, each with a thread; those beyond are told to come again.
+const MOST_WAITING: usize = 64;
+
 /// The journal of one instance. Cheap to clone.
+///
+/// A slow disk makes answers slow, or fewer, and stops nothing else: who waits for it leaves the other tasks of its thread to another one. Only the first
+/// write that finds the disk slow keeps its thread from them.
 #[derive(Debug, Clone)]
 pub struct Journal(Arc<Inner>);
 
@@ -65,6 +79,9 @@ struct Inner {
     most: u64,
     state: Mutex<State>,
     hasher: RandomState,
+    /// The last write waited for the disk.
+    slow: AtomicBool,
+    waiting: AtomicUsize,
     /// Answers that did not go out since somebody was told.
     refused: AtomicU64,
 }
@@ -105,7 +122,8 @@ impl Journal {
             full: false,
         };
         let (state, hasher, refused) = (Mutex::new(state), RandomState::new(), AtomicU64::new(0));
-        Ok(Self(Arc::new(Inner { folder, most, state, hasher, refused })))
+        let (slow, waiting) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Ok(Self(Arc::new(Inner { folder, most, state, hasher, slow, waiting, refused })))
     }
 
     /// A new session was begun. Returns when that is on the disk; one sync serves all who wait. Before that nobody may have the session.
@@ -144,13 +162,12 @@ impl Journal {
 
     async fn single(&self, answer: Answer<'_>, answers: u64) -> Result<(), JournalError> {
         let single = Single { at: now(), traceparent: telemetry::traceparent(), answers, answer };
-        let written = {
-            let mut state = self.state();
-            let encoded = record::write_single(state.empty_buffer(), &single);
-            // A session is begun once for all who ask: it is within nobody's share.
-            let bounded = matches!(single.answer, Answer::Refused(_));
-            encoded.map_err(unwritable).and_then(|()| state.append(&single.answer, bounded, single.at, self.0.most))
-        };
+        // A session is begun once for all who ask: it is within nobody's share.
+        let bounded = matches!(single.answer, Answer::Refused(_));
+        let written = self.0.written(|state| {
+            record::write_single(state.empty_buffer(), &single).map_err(unwritable)?;
+            state.append(&single.answer, bounded, single.at, self.0.most)
+        });
         let durable =
             async |(segment, end): (Arc<Segment>, u64)| segment.durable(end).await.map_err(JournalError::Disk);
         let done = match written {
@@ -162,7 +179,7 @@ impl Journal {
 
     fn again(&self, answer: &Answer<'_>) -> Result<(), JournalError> {
         let (hash, at) = (answer.hash(&self.0.hasher), now());
-        let done = self.state().again(answer, hash, at, self.0.most, &self.0.hasher);
+        let done = self.0.written(|state| state.again(answer, hash, at, self.0.most, &self.0.hasher));
         self.counted(done)
     }
 
@@ -173,7 +190,60 @@ impl Journal {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.soon().unwrap_or_else(|| aside(|| self.0.lock()))
+    }
+}
+
+/// Where it keeps no other task from its thread.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    // A runtime of one thread has no other place.
+    match Handle::try_current().map(|here| here.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock, if whoever has it needs it for no longer than a write into memory.
+    fn soon(&self) -> Option<MutexGuard<'_, State>> {
+        let mut began = None;
+        loop {
+            match self.state.try_lock() {
+                Ok(state) => return Some(state),
+                Err(TryLockError::Poisoned(state)) => return Some(state.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            if began.get_or_insert_with(Instant::now).elapsed() > LOOKS {
+                return None;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Makes one write: here, or aside where it may wait for the disk.
+    fn written<T>(&self, write: impl FnOnce(&mut State) -> Result<T, JournalError>) -> Result<T, JournalError> {
+        let ready = if self.slow.load(Ordering::Relaxed) { None } else { self.soon() };
+        if let Some(mut state) = ready {
+            return self.timed(&mut state, write);
+        }
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(JournalError::Slow);
+        }
+        let written = aside(|| self.timed(&mut self.lock(), write));
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        written
+    }
+
+    fn timed<T>(&self, state: &mut State, write: impl FnOnce(&mut State) -> T) -> T {
+        let began = Instant::now();
+        let written = write(state);
+        self.slow.store(began.elapsed() >= SLOW, Ordering::Relaxed);
+        written
     }
 }
 
@@ -264,6 +334,15 @@ impl Journal {
         };
         state.seal(sealed.clone());
         Ok(Some(sealed))
+    }
+
+    /// As a disk that does not take a write until `on`.
+    #[cfg(test)]
+    pub(super) fn stands_still(&self, begun: &std::sync::mpsc::Sender<()>, on: &std::sync::mpsc::Receiver<()>) {
+        let state = self.0.lock();
+        let _ = begun.send(());
+        let _ = on.recv();
+        drop(state);
     }
 
     /// Whether something had no room in the segments there are.
