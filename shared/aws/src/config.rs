@@ -5,6 +5,11 @@ use std::time::Duration;
 use arn::{Region, RoleArn};
 use aws_config::{BehaviorVersion, SdkConfig, identity::IdentityCache, sts::AssumeRoleProvider};
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
 
 /// How long one call may take, and how often it is tried. The SDK's own defaults set no limit on an answer, and a hung call is a hung service.
@@ -64,6 +69,7 @@ pub async fn sdk_config(region: Option<&Region>) -> SdkConfig {
 /// As [`sdk_config`], with another patience.
 pub async fn sdk_config_with(region: Option<&Region>, patience: Patience) -> SdkConfig {
     let loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client())
         .timeout_config(patience.timeouts())
         .retry_config(patience.retries());
     let loader = match region {
@@ -71,6 +77,13 @@ pub async fn sdk_config_with(region: Option<&Region>, patience: Patience) -> Sdk
         None => loader,
     };
     loader.load().await
+}
+
+/// Connections for every client that is made of one configuration. Without it each client reads the machine's certificates and opens connections of its
+/// own, and some clients here live for one call. Nothing of whoever calls is in a connection: each request bears its own signature.
+#[must_use]
+pub fn http_client() -> SharedHttpClient {
+    Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https()
 }
 
 /// The same configuration with the rights of `role`, which is assumed with the configuration's own credentials and anew before a session ends.

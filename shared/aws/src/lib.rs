@@ -7,6 +7,7 @@ mod failure;
 mod trace;
 
 pub use aws_config::SdkConfig;
-pub use config::{Patience, assuming, sdk_config, sdk_config_with};
+pub use aws_smithy_runtime_api::client::http::SharedHttpClient as HttpClient;
+pub use config::{Patience, assuming, http_client, sdk_config, sdk_config_with};
 pub use failure::{Failure, FailureKind, Unclear, classify, error_code, request_id};
 pub use trace::{call_span, note, traced};

@@ -179,21 +179,25 @@ impl Issuer {
         user: Option<&str>,
     ) -> Result<(Arc<Issued>, bool), Told> {
         for _ in 0..2 {
-            let (issued, cached) = self.session(key, grant, purpose, wish, user).await?;
-            if !self.is_denied(grant, &issued, cached).await? {
-                return Ok((issued, cached));
+            match self.session(key, grant, purpose, wish, user).await {
+                Ok((issued, cached)) if !cached || !self.is_denied(grant, &issued).await? => {
+                    return Ok((issued, cached));
+                }
+                Ok(_) | Err(NoSession::Denied) => self.sessions.withdraw(&Withdrawal::all(grant)),
+                Err(error) => {
+                    let again = matches!(error, NoSession::Chain { remembered: Some(_), .. });
+                    return Err(Told { reply: no_session(grant.connection, &error), again });
+                }
             }
-            self.sessions.withdraw(&Withdrawal::all(grant));
         }
         let message = "the tenant's sessions were just revoked: try again";
         Err(ErrorReply::new(ErrorCode::Unavailable, message).retry_after(2_000).into())
     }
 
-    async fn is_denied(&self, grant: &Grant, issued: &Issued, cached: bool) -> Result<bool, ErrorReply> {
-        let denied =
-            if cached { self.chain.denied_as_known(grant.tenant).await } else { self.chain.denied(grant.tenant).await };
-        let denied = denied.map_err(|error| refusal(grant.connection, &error))?;
-        Ok(denied.is_some_and(|denied| issued.session.issued_at < denied))
+    /// Of what was in the cache. For a session that was just begun this was asked before it was given out ([`Wanted::begin`]).
+    async fn is_denied(&self, grant: &Grant, issued: &Issued) -> Result<bool, ErrorReply> {
+        let denied = self.chain.denied_as_known(grant.tenant).await;
+        Ok(issued.is_denied(denied.map_err(|error| refusal(grant.connection, &error))?))
     }
 
     async fn session(
@@ -203,7 +207,7 @@ impl Issuer {
         purpose: Purpose,
         wish: &Wish,
         user: Option<&str>,
-    ) -> Result<(Arc<Issued>, bool), Told> {
+    ) -> Result<(Arc<Issued>, bool), NoSession> {
         let make = |cause: Cause| {
             let wanted = Wanted {
                 chain: self.chain.clone(),
@@ -219,11 +223,7 @@ impl Issuer {
             let span = tracing::info_span!("begin a session", tenant = %grant.tenant, connection = %grant.connection, %purpose);
             wanted.begin(cause).instrument(span)
         };
-        let got = self.sessions.get(key.clone(), grant.revision, wish.min_remaining, make).await;
-        got.map_err(|error| {
-            let again = matches!(error, NoSession::Chain { remembered: Some(_), .. });
-            Told { reply: no_session(grant.connection, &error), again }
-        })
+        self.sessions.get(key.clone(), grant.revision, wish.min_remaining, make).await
     }
 
     /// The grant may have been withdrawn while STS was asked: then what came too late for the eviction is dropped here.
@@ -355,7 +355,12 @@ impl Wanted {
             Cause::Request => 1,
             Cause::Age => 0,
         };
-        self.journal.issued(given, answers).await.map_err(|error| NoSession::Journal(Arc::new(error)))?;
+        // A revocation that came while AWS was asked is in the bucket by now, or later than the session.
+        let (written, denied) = tokio::join!(self.journal.issued(given, answers), self.chain.denied(grant.tenant));
+        written.map_err(|error| NoSession::Journal(Arc::new(error)))?;
+        if issued.is_denied(denied?) {
+            return Err(NoSession::Denied);
+        }
         Ok(issued)
     }
 }

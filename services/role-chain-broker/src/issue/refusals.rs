@@ -23,7 +23,7 @@ pub(super) fn no_session(connection: ConnectionId, error: &NoSession) -> ErrorRe
             reply
         }
         NoSession::Journal(error) => ErrorReply::from(&**error),
-        NoSession::Withdrawn => {
+        NoSession::Withdrawn | NoSession::Denied => {
             again(ErrorCode::Unavailable, "the session was withdrawn while it was made: try again", 100)
         }
         NoSession::TooShort => again(

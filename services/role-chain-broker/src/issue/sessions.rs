@@ -20,7 +20,9 @@ use std::{
 };
 
 use aws::{FailureKind, Unclear};
-use contracts::{ConnectionId, ExternalId, Region, RoleArn, TenantId, connection::Grant, credentials::Purpose};
+use contracts::{
+    ConnectionId, ExternalId, Region, RoleArn, TenantId, Timestamp, connection::Grant, credentials::Purpose,
+};
 use futures::{
     FutureExt as _,
     future::{BoxFuture, Shared},
@@ -109,6 +111,11 @@ impl Issued {
         Self { session, session_name, contents, early, made: Instant::now(), rests: AtomicU64::new(0) }
     }
 
+    /// Whether it began before `denied`.
+    pub fn is_denied(&self, denied: Option<Timestamp>) -> bool {
+        denied.is_some_and(|denied| self.session.issued_at < denied)
+    }
+
     /// Whether it is time to make it anew for those who want `needed` left.
     fn grows_old(&self, left: Duration, needed: Duration) -> bool {
         let spare = self.session.issued_at.until(self.session.expires_at).saturating_sub(needed);
@@ -150,6 +157,8 @@ pub enum NoSession {
     Withdrawn,
     #[error("the session that AWS gave is shorter than what was asked for")]
     TooShort,
+    #[error("the tenant's sessions were revoked while it was made")]
+    Denied,
     #[error("what is sealed could not be written")]
     Unwritable,
     #[error("making the session panicked")]

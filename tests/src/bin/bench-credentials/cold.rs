@@ -45,9 +45,10 @@ async fn own_key(stage: &Stage, one: &Connected) -> Result<Credentials> {
     Ok(provider.create_access_key(&format!("rolebridge-{}", one.tenant)).await?)
 }
 
-/// User to principal role, principal role to the customer's, by one client for each hop that is there already.
+/// User to principal role, principal role to the customer's, over connections that are there already.
 async fn two_calls(stage: &Stage, one: &Connected, keys: Credentials) -> Result<Duration> {
-    let config = stage.system.emulator.sdk_config("eu-central-1", keys);
+    let config =
+        stage.system.emulator.sdk_config("eu-central-1", keys).to_builder().http_client(stage.http.clone()).build();
     let parameter = |name: &str| one.customer.offer.parameters.get(name).cloned().with_context(|| format!("no {name}"));
     let (principal, external_id) = (parameter("PrincipalRoleArn")?, parameter("ExternalId")?);
     let began = Instant::now();

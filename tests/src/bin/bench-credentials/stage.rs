@@ -26,6 +26,8 @@ pub(crate) struct Stage {
     /// A user that may ask the broker and the echo.
     pub(crate) asker: Bus,
     pub(crate) seed: SealSeed,
+    /// Connections for bare calls.
+    pub(crate) http: aws::HttpClient,
     customers: u64,
 }
 
@@ -47,7 +49,7 @@ impl Stage {
         add(&mut system, ECHO_USER, vec![serves]).await?;
         let asker = system.nats.bus_as(ASKER).await?;
         let operator = Operator::new(system.bus(NatsUser::Operator).await?);
-        Ok(Self { system, operator, asker, seed: SealSeed::generate()?, customers: 0 })
+        Ok(Self { system, operator, asker, seed: SealSeed::generate()?, http: aws::http_client(), customers: 0 })
     }
 
     /// A new tenant with one connection, which no credentials were asked for yet.
