@@ -54,6 +54,9 @@ def opened(answer, mine, pinned, asked):
     inside = json.loads(Box(mine, broker).decrypt(sealed[28:], nonce=sealed[4:28]))
     if (inside["purpose"], inside["tenant"], inside["connection"]) != asked:
         raise SystemExit("the box holds the answer to another question: refused")
+    # What stands beside the box is not sealed. Brokers of before these stood in it left them out.
+    if any(inside.get(name, answer[name]) != answer[name] for name in ("account", "role_arn", "region", "expires_at")):
+        raise SystemExit("what stands beside the box is not what stands in it: refused")
     return inside
 
 

@@ -191,6 +191,9 @@ async fn answer_for_the_broker(bus: &Bus, claimed: Option<SealingKey>) {
                 secret_access_key: SecretText::new("rogue".to_owned()),
                 session_token: SecretText::new("rogue".to_owned()),
                 expires_at,
+                account: None,
+                role_arn: None,
+                region: None,
             };
             let plain = serde_json::to_vec(&inside).expect("JSON");
             Ok(IssuedCredentials {

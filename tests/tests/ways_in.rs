@@ -337,6 +337,9 @@ async fn later_broker(bus: messaging::Bus, seed: SealSeed) {
             secret_access_key: SecretText::new("secret".to_owned()),
             session_token: SecretText::new("token".to_owned()),
             expires_at,
+            account: None,
+            role_arn: None,
+            region: None,
         };
         let mut inside = serde_json::to_value(&inside).expect("JSON");
         inside["scope_of_later"] = json!({ "regions": ["eu-central-1"] });

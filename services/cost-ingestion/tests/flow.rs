@@ -71,6 +71,9 @@ async fn broker(nats: &NatsServer, seed: SealSeed, issued: Arc<AtomicUsize>) {
                     secret_access_key: SecretText::new(CANARY.to_owned()),
                     session_token: SecretText::new("CanarySessionToken".to_owned()),
                     expires_at,
+                    account: None,
+                    role_arn: None,
+                    region: None,
                 };
                 let sealed = seed.seal(&call.request.requester_key, &serde_json::to_vec(&plain).unwrap()).unwrap();
                 Ok(IssuedCredentials {

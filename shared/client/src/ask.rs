@@ -30,6 +30,10 @@ pub enum IssueError {
     Open(#[source] SealError),
     #[error("what was in the sealed box is for another tenant, connection or purpose than was asked for: refused")]
     OtherAnswer,
+    #[error(
+        "account, role, region or end beside the sealed box are not those in it: refused; somebody between broker and requester has changed them"
+    )]
+    Altered,
     #[error("what was in the sealed box is not of the contract {contract}: are both sides of the same version?")]
     Malformed {
         contract: &'static str,
@@ -57,7 +61,8 @@ impl From<Purpose> for Wanted {
 /// Credentials, with what is known about them.
 #[derive(Debug)]
 pub struct Session {
-    /// What the broker says beside the box. Whoever could answer in its place could write it: decide by `credentials` alone.
+    /// What the broker says beside the box. It agrees with what is in the box; of a broker of before account, role and region stood there, whoever could answer in
+    /// its place could have written those three.
     pub about: IssuedCredentials,
     /// What was in the box, sealed with a pinned key.
     pub credentials: SealedCredentials,
@@ -156,6 +161,9 @@ impl Client {
         let asked = (tenant, connection, wanted.purpose);
         if (credentials.tenant, credentials.connection, credentials.purpose) != asked {
             return Err(IssueError::OtherAnswer);
+        }
+        if !credentials.agree_with(&about) {
+            return Err(IssueError::Altered);
         }
         Ok(Session { about, credentials })
     }

@@ -34,6 +34,9 @@ fn session(key: usize, seconds: u64) -> Session {
         secret_access_key: SecretText::new("canary".to_owned()),
         session_token: SecretText::new("canary".to_owned()),
         expires_at,
+        account: None,
+        role_arn: None,
+        region: None,
     };
     let about = IssuedCredentials {
         tenant,

@@ -20,6 +20,8 @@ async fn bus(server: &NatsServer, user: NatsUser) -> Bus {
     server.bus(user).await.unwrap()
 }
 
+const ROLE: &str = "arn:aws:iam::222222222222:role/rolebridge/rolebridge-a";
+
 /// Who answers, and how.
 #[derive(Clone, Copy, PartialEq)]
 enum Broker {
@@ -28,6 +30,10 @@ enum Broker {
     Liar,
     /// Gives credentials of another connection than was asked for.
     Mixed,
+    /// An honest one behind somebody who changes what he can on the way: this field beside the box.
+    Altered(&'static str),
+    /// One of before account, role and region stood in the box.
+    Early,
     Refusing,
 }
 
@@ -58,15 +64,22 @@ fn answer(
         secret_access_key: SecretText::new("secret".to_owned()),
         session_token: SecretText::new("token".to_owned()),
         expires_at,
+        account: (broker != Broker::Early).then(|| "222222222222".parse().unwrap()),
+        role_arn: (broker != Broker::Early).then(|| ROLE.parse().unwrap()),
+        region: (broker != Broker::Early).then(|| "eu-central-1".parse().unwrap()),
     };
+    let unless = |field, honest: &'static str, altered: &'static str| {
+        if broker == Broker::Altered(field) { altered } else { honest }
+    };
+    let later = Timestamp::now().plus(std::time::Duration::from_secs(3_600));
     Ok(IssuedCredentials {
         tenant,
         connection: asked,
         purpose: Purpose::CostRead,
-        account: "222222222222".parse().unwrap(),
-        role_arn: "arn:aws:iam::222222222222:role/rolebridge/rolebridge-a".parse().unwrap(),
-        region: "eu-central-1".parse().unwrap(),
-        expires_at,
+        account: unless("account", "222222222222", "333333333333").parse().unwrap(),
+        role_arn: unless("role_arn", ROLE, "arn:aws:iam::222222222222:role/rolebridge/another").parse().unwrap(),
+        region: unless("region", "eu-central-1", "us-east-1").parse().unwrap(),
+        expires_at: if broker == Broker::Altered("expires_at") { later } else { expires_at },
         broker_key: claimed.clone(),
         sealed: seed
             .seal(&call.request.requester_key, &serde_json::to_vec(&of_a_later_version(&inside)).unwrap())
@@ -132,6 +145,27 @@ async fn an_answer_for_another_connection_is_refused() {
     let key = seed.public().clone();
     let _stop = serve(&server, Broker::Mixed, seed, key.clone()).await;
     assert!(matches!(ask(&server, key).await, Err(IssueError::OtherAnswer)));
+}
+
+#[tokio::test]
+async fn attack_28_what_is_changed_beside_the_box_on_the_way_is_refused() {
+    let server = server().await;
+    for field in ["account", "role_arn", "region", "expires_at"] {
+        let seed = SealSeed::generate().unwrap();
+        let key = seed.public().clone();
+        let stop = serve(&server, Broker::Altered(field), seed, key.clone()).await;
+        let refused = ask(&server, key).await;
+        assert!(matches!(refused, Err(IssueError::Altered)), "{field}: {refused:?}");
+        stop.cancel();
+    }
+}
+
+#[tokio::test]
+async fn a_box_of_before_account_role_and_region_stood_in_it_is_believed() {
+    let (server, seed) = (server().await, SealSeed::generate().unwrap());
+    let key = seed.public().clone();
+    let _stop = serve(&server, Broker::Early, seed, key.clone()).await;
+    assert!(ask(&server, key).await.unwrap().account.is_none());
 }
 
 #[tokio::test]

@@ -80,7 +80,8 @@ pub struct IssuedCredentials {
     pub sealed: SealedBox,
 }
 
-/// What is in the box. Tenant, connection and purpose are repeated inside, so that an answer cannot be passed off as another's.
+/// What is in the box. What stands beside the box is repeated inside, so that an answer cannot be passed off as another's: whoever opens it compares, or reads
+/// here alone.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 pub struct SealedCredentials {
     pub tenant: TenantId,
@@ -90,6 +91,28 @@ pub struct SealedCredentials {
     pub secret_access_key: SecretText,
     pub session_token: SecretText,
     pub expires_at: Timestamp,
+    /// This and what follows: absent in boxes of brokers of before it was added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_arn: Option<RoleArn>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<Region>,
+}
+
+impl SealedCredentials {
+    /// Whether what stands beside the box says the same as the box, as far as the box says something.
+    #[must_use]
+    pub fn agree_with(&self, beside: &IssuedCredentials) -> bool {
+        fn same<T: PartialEq>(inside: Option<&T>, beside: &T) -> bool {
+            inside.is_none_or(|inside| inside == beside)
+        }
+        (self.tenant, self.connection, self.purpose) == (beside.tenant, beside.connection, beside.purpose)
+            && self.expires_at == beside.expires_at
+            && same(self.account.as_ref(), &beside.account)
+            && same(self.role_arn.as_ref(), &beside.role_arn)
+            && same(self.region.as_ref(), &beside.region)
+    }
 }
 
 impl fmt::Debug for SealedCredentials {

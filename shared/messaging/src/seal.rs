@@ -128,6 +128,17 @@ impl SealSeed {
         Ok(SealedBox::from_bytes(&[VERSION, nonce.as_slice(), &sealed].concat()))
     }
 
+    /// Whether one can seal to `to`. Cheap: no key is made.
+    ///
+    /// # Errors
+    /// When its prefix or checksum is wrong.
+    pub fn check(&self, to: &SealingKey) -> Result<(), SealError> {
+        if self.shared.contains_key(to) {
+            return Ok(());
+        }
+        XKey::from_public_key(to.as_str()).map(drop).map_err(|_| SealError::Key)
+    }
+
     /// The key that we share with the owner of `to`: made once for each that is sealed to often.
     fn shared_with(&self, to: &SealingKey) -> Result<Arc<SalsaBox>, SealError> {
         if let Some(shared) = self.shared.get(to) {
@@ -187,6 +198,9 @@ mod tests {
         let mut text = job.public().as_str().to_owned();
         let last = if text.ends_with('A') { "B" } else { "A" };
         text.replace_range(55.., last);
-        assert!(matches!(broker.seal(&SealingKey::parse(&text).unwrap(), b"canary"), Err(SealError::Key)));
+        let wrong = SealingKey::parse(&text).unwrap();
+        assert!(matches!(broker.check(&wrong), Err(SealError::Key)));
+        assert!(matches!(broker.seal(&wrong, b"canary"), Err(SealError::Key)));
+        assert!(broker.check(job.public()).is_ok());
     }
 }

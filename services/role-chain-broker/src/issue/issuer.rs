@@ -7,7 +7,7 @@ use contracts::{
     connection::Grant,
     credentials::{IssueCredentials, IssueRequest, IssuedCredentials, Purpose, SealedCredentials, SecretText},
 };
-use messaging::{Bus, BusError, Call, EndpointServer, seal::SealSeed};
+use messaging::{Bus, BusError, Call, EndpointServer, seal::SealError, seal::SealSeed};
 use secrecy::{ExposeSecret as _, SecretSlice};
 use tracing::Instrument as _;
 use zeroize::Zeroizing;
@@ -137,6 +137,8 @@ impl Issuer {
             check::may_issue(connection, purpose, None::<Arc<Grant>>)?;
         }
         let wish = check::wish(request, purpose)?;
+        // Before anything costs.
+        self.seal.check(&request.requester_key).map_err(no_key)?;
         let grant = check::may_issue(connection, purpose, self.grant(tenant, connection).await?)?;
         let key = SessionKey::of(&grant, purpose, wish.duration);
         let got = self.good_session(&key, &grant, purpose, &wish, user).await;
@@ -256,10 +258,7 @@ impl Issuer {
         issued: &Issued,
         request: &IssueRequest,
     ) -> Result<IssuedCredentials, ErrorReply> {
-        let sealed = self.seal.seal(&request.requester_key, issued.contents.expose_secret()).map_err(|_| {
-            let message = "requester_key is not a public X25519 key in the nkeys form (X...): its checksum is wrong";
-            ErrorReply::new(ErrorCode::InvalidRequest, message)
-        })?;
+        let sealed = self.seal.seal(&request.requester_key, issued.contents.expose_secret()).map_err(no_key)?;
         Ok(IssuedCredentials {
             tenant: grant.tenant,
             connection: grant.connection,
@@ -272,6 +271,11 @@ impl Issuer {
             sealed,
         })
     }
+}
+
+fn no_key(_: SealError) -> ErrorReply {
+    let message = "requester_key is not a public X25519 key in the nkeys form (X...): its checksum is wrong";
+    ErrorReply::new(ErrorCode::InvalidRequest, message)
 }
 
 /// What is written down of credentials that were given out.
@@ -307,6 +311,9 @@ fn contents(purpose: Purpose, grant: &Grant, session: &Session) -> Result<Secret
             keys.session_token.as_ref().map(|token| token.expose_secret().to_owned()).unwrap_or_default(),
         ),
         expires_at: session.expires_at,
+        account: Some(grant.account.clone()),
+        role_arn: Some(grant.role_arn.clone()),
+        region: Some(grant.region.clone()),
     };
     let mut plain = Zeroizing::new(Vec::with_capacity(MOST_CONTENTS));
     serde_json::to_writer(&mut *plain, &contents)?;

@@ -103,6 +103,9 @@ async fn what_is_in_the_box_is_for_the_requester_and_says_what_it_is_for() {
     let opened: SealedCredentials = serde_json::from_slice(&plain).unwrap();
     assert_eq!((opened.tenant, opened.connection, opened.purpose), (reply.tenant, reply.connection, reply.purpose));
     assert_eq!(opened.session_token.expose(), "canary-token");
+    let bound = (opened.account.as_ref(), opened.role_arn.as_ref(), opened.region.as_ref());
+    assert_eq!(bound, (Some(&reply.account), Some(&reply.role_arn), Some(&reply.region)));
+    assert!(opened.agree_with(&reply));
     assert!(SealSeed::generate().unwrap().open(bench.issuer.seal.public(), &reply.sealed).is_err());
 }
 
@@ -180,6 +183,25 @@ async fn another_tenants_connection_is_not_found() {
     };
     let refused = bench.issuer.issue(Purpose::CostRead, TenantId::new(), bench.grant.connection, None, request).await;
     assert_eq!(refused.unwrap_err().code, ErrorCode::NotFound);
+    assert!(bench.fixture.sts.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_requester_key_with_a_wrong_checksum_is_refused_before_anything_costs() {
+    let bench = bench(FakeSts::default()).await;
+    let mut text = bench.requester.public().as_str().to_owned();
+    let last = if text.ends_with('A') { "B" } else { "A" };
+    text.replace_range(55.., last);
+    let request = IssueRequest {
+        requester_key: contracts::SealingKey::parse(&text).unwrap(),
+        requester: "job".to_owned(),
+        duration_s: None,
+        min_remaining_s: None,
+    };
+    let (tenant, connection) = (bench.grant.tenant, bench.grant.connection);
+    let refused = bench.issuer.issue(Purpose::CostRead, tenant, connection, None, request).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidRequest);
+    assert!(refused.message.contains("checksum"), "{}", refused.message);
     assert!(bench.fixture.sts.calls().is_empty());
 }
 
