@@ -325,7 +325,8 @@ impl<'a> Batch<'a> {
 /// The keys, and the values that they use: a row group's dictionary may hold many times what one batch of it needs.
 fn used(keys: &arrow_array::Int32Array, values: &StringArray) -> (Many<u32>, StringArray) {
     let key = |key: Option<i32>| key.and_then(|key| u32::try_from(key).ok()).unwrap_or(u32::NONE);
-    if values.len() <= keys.len() {
+    // Up to here the whole dictionary is cheaper: it is the same one in all batches of a row group, and its texts are then looked up once for all of them.
+    if values.len() <= keys.len().saturating_mul(8) {
         return (Many::each(keys.iter().map(key).collect()), values.clone());
     }
     let (mut places, mut taken) = (vec![u32::NONE; values.len()], Vec::new());

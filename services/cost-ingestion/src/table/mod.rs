@@ -10,8 +10,11 @@
 //! The log of the table is also the ledger of what was read: each commit carries a Delta `txn` action whose application ID is the slice and whose
 //! version is the fingerprint of the source files. The same files twice are therefore one commit, and no other store is needed.
 
+mod chunk;
 mod compact;
+mod encode;
 mod held;
+mod pack;
 mod piece;
 mod query;
 mod replace;

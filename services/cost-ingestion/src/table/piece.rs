@@ -1,18 +1,21 @@
 //! A piece of sorted rows as bytes, on its way through local space: what `sort` writes when memory is full, and reads back.
 //!
-//! Each column is a byte that says how it is kept, and its values. Texts are small numbers into the texts of the piece, so that a text that repeats is written
-//! once. Nothing of this outlives the process that wrote it, so there is no version.
+//! Each column is a byte that says how it is kept, and its values. Texts whose dictionary outlives their run are its numbers alone; others are small numbers into the texts of
+//! the piece, so that a text that repeats is written once. Nothing of this outlives the process that wrote it, so there is no version.
 
-use super::held::{Dictionary, Numbers};
-use super::run::{Held, Run};
+use super::held::{Amounts, Numbers, Words, lengthened};
+use super::run::{Held, Run, text_of};
 use crate::source::Nullable as _;
+use std::ops::Range;
 
 /// A column of a piece.
 pub(super) enum View<'a> {
     /// No row has a value.
     Nothing,
     /// Every row has this text.
-    Text(&'a str),
+    Text(&'a [u8]),
+    /// Numbers of a dictionary that outlives the piece, and one more; zero is none.
+    Numbers(Keys<'a>),
     /// Texts by number; zero is none.
     Texts {
         keys: Keys<'a>,
@@ -21,6 +24,8 @@ pub(super) enum View<'a> {
     /// A text for each row.
     Unique(Texts<'a>),
     Amount(i128),
+    /// Of 10^-10.
+    Shorts(&'a [[u8; 8]]),
     Amounts(&'a [[u8; 16]]),
     Instant(i64),
     Instants(&'a [[u8; 8]]),
@@ -34,12 +39,16 @@ pub(super) enum Keys<'a> {
 }
 
 impl Keys<'_> {
-    pub(super) fn at(&self, row: usize) -> Option<u32> {
+    /// Those of these rows, changed, behind `numbers`.
+    pub(super) fn each(&self, rows: Range<usize>, change: impl Fn(u32) -> u32, numbers: &mut Numbers<u32>) -> Option<()> {
         match self {
-            Self::One(all) => all.get(row).map(|key| u32::from(*key)),
-            Self::Two(all) => all.get(row).map(|key| u32::from(u16::from_le_bytes(*key))),
-            Self::Four(all) => all.get(row).map(|key| u32::from_le_bytes(*key)),
+            Self::One(all) => numbers.extend(all.get(rows)?.iter().map(|key| change(u32::from(*key)))),
+            Self::Two(all) => {
+                numbers.extend(all.get(rows)?.iter().map(|key| change(u32::from(u16::from_le_bytes(*key)))));
+            }
+            Self::Four(all) => numbers.extend(all.get(rows)?.iter().map(|key| change(u32::from_le_bytes(*key)))),
         }
+        Some(())
     }
 }
 
@@ -54,63 +63,74 @@ impl<'a> Texts<'a> {
         self.ends.len()
     }
 
-    pub(super) fn at(&self, at: usize) -> Option<&'a str> {
+    pub(super) fn at(&self, at: usize) -> Option<&'a [u8]> {
         let end = |at: usize| self.ends.get(at).map(|end| u32::from_le_bytes(*end) as usize);
         let start = if at == 0 { 0 } else { end(at - 1)? };
-        std::str::from_utf8(self.bytes.get(start..end(at)?)?).ok()
+        self.bytes.get(start..end(at)?)
     }
 }
 
 const NOTHING: u8 = 0;
 const SAME: u8 = 1;
-const ONE: u8 = 2;
-const TWO: u8 = 3;
-const FOUR: u8 = 4;
-const EACH: u8 = 5;
+const EACH: u8 = 2;
+/// Of twice the size.
+const LONG: u8 = 3;
+/// With the bytes of a number, 1, 2 or 4, added.
+const NUMBERS: u8 = 0x10;
+const TEXTS: u8 = 0x20;
 
 /// Writes these rows of a run. `places` is room for numbers, kept from piece to piece: all [`u32::NONE`] before and after.
 pub(super) fn write(run: &Run, rows: &[u32], places: &mut Vec<u32>, out: &mut Vec<u8>) {
     for held in run.columns() {
         match held {
-            Held::Text(numbers, dictionary) | Held::Tags(numbers, dictionary) => match numbers {
+            Held::Text(numbers, words) | Held::Tags(numbers, words) => match numbers {
                 Numbers::Same(number, _) if *number == u32::NONE => out.push(NOTHING),
                 Numbers::Same(number, _) => {
                     out.push(SAME);
-                    texts(std::iter::once(dictionary.get(*number)), out);
+                    texts(std::iter::once(words.get(*number)), out);
                 }
-                Numbers::Each(all) => keyed(all, dictionary, rows, places, out),
+                Numbers::Each(all) if words.passing => keyed(all, words, rows, places, out),
+                Numbers::Each(all) => {
+                    let number = |row: &u32| all.get(*row as usize).map_or(0, |number| number.wrapping_add(1));
+                    keys(NUMBERS, words.len(), rows.iter().map(number), out);
+                }
             },
-            Held::Unique { .. } => {
+            Held::Unique { texts: all, ends } => {
                 out.push(EACH);
-                texts(rows.iter().map(|row| run.unique(*row)), out);
+                texts(rows.iter().map(|row| text_of(all, ends, *row)), out);
             }
-            Held::Amounts(Numbers::Same(units, _)) if *units == i128::NONE => out.push(NOTHING),
-            Held::Amounts(Numbers::Same(units, _)) => {
-                out.push(SAME);
-                out.extend_from_slice(&units.to_le_bytes());
-            }
-            Held::Amounts(Numbers::Each(all)) => {
-                out.push(EACH);
-                let value = |row: &u32| all.get(*row as usize).copied().unwrap_or(i128::NONE);
-                out.extend(rows.iter().flat_map(|row| value(row).to_le_bytes()));
-            }
+            Held::Amounts(Amounts::Short(Numbers::Each(all))) => each(EACH, all, rows, i64::to_le_bytes, out),
+            Held::Amounts(Amounts::Long(Numbers::Each(all))) => each(LONG, all, rows, i128::to_le_bytes, out),
+            Held::Amounts(Amounts::Short(Numbers::Same(units, _))) => same_amount(lengthened(*units), out),
+            Held::Amounts(Amounts::Long(Numbers::Same(units, _))) => same_amount(*units, out),
             Held::Instants(Numbers::Same(at, _)) => {
                 out.push(SAME);
                 out.extend_from_slice(&at.to_le_bytes());
             }
-            Held::Instants(Numbers::Each(all)) => {
-                out.push(EACH);
-                let value = |row: &u32| all.get(*row as usize).copied().unwrap_or(i64::NONE);
-                out.extend(rows.iter().flat_map(|row| value(row).to_le_bytes()));
-            }
+            Held::Instants(Numbers::Each(all)) => each(EACH, all, rows, i64::to_le_bytes, out),
         }
     }
 }
 
-fn texts<'a>(all: impl Iterator<Item = &'a str>, out: &mut Vec<u8>) {
+fn same_amount(units: i128, out: &mut Vec<u8>) {
+    if units == i128::NONE {
+        out.push(NOTHING);
+    } else {
+        out.push(SAME);
+        out.extend_from_slice(&units.to_le_bytes());
+    }
+}
+
+fn each<T: Copy, const N: usize>(kind: u8, all: &[T], rows: &[u32], bytes: impl Fn(T) -> [u8; N], out: &mut Vec<u8>) {
+    out.push(kind);
+    out.reserve(rows.len() * N);
+    rows.iter().filter_map(|row| all.get(*row as usize)).for_each(|value| out.extend_from_slice(&bytes(*value)));
+}
+
+fn texts<'a>(all: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
     let (mut ends, mut bytes) = (Vec::new(), Vec::new());
     for text in all {
-        bytes.extend_from_slice(text.as_bytes());
+        bytes.extend_from_slice(text);
         ends.push(bytes.len() as u32);
     }
     out.extend_from_slice(&(ends.len() as u32).to_le_bytes());
@@ -118,13 +138,31 @@ fn texts<'a>(all: impl Iterator<Item = &'a str>, out: &mut Vec<u8>) {
     out.extend_from_slice(&bytes);
 }
 
-fn keyed(all: &[u32], dictionary: &Dictionary, rows: &[u32], places: &mut Vec<u32>, out: &mut Vec<u8>) {
-    places.resize(dictionary.len().max(places.len()), u32::NONE);
+/// Numbers up to `largest`, in as few bytes as that takes.
+fn keys(kind: u8, largest: usize, all: impl Iterator<Item = u32>, out: &mut Vec<u8>) {
+    match largest {
+        0..=0xff => {
+            out.push(kind + 1);
+            out.extend(all.map(|key| key as u8));
+        }
+        0x100..=0xffff => {
+            out.push(kind + 2);
+            all.for_each(|key| out.extend_from_slice(&(key as u16).to_le_bytes()));
+        }
+        _ => {
+            out.push(kind + 4);
+            all.for_each(|key| out.extend_from_slice(&key.to_le_bytes()));
+        }
+    }
+}
+
+fn keyed(all: &[u32], words: &Words, rows: &[u32], places: &mut Vec<u32>, out: &mut Vec<u8>) {
+    places.resize(words.len().max(places.len()), u32::NONE);
     let mut used = Vec::new();
-    let mut keys = Vec::with_capacity(rows.len());
+    let mut numbers = Vec::with_capacity(rows.len());
     for row in rows {
         let number = all.get(*row as usize).copied().unwrap_or(u32::NONE);
-        keys.push(match places.get_mut(number as usize) {
+        numbers.push(match places.get_mut(number as usize) {
             None => 0,
             Some(place) => {
                 if *place == u32::NONE {
@@ -140,21 +178,8 @@ fn keyed(all: &[u32], dictionary: &Dictionary, rows: &[u32], places: &mut Vec<u3
             *place = u32::NONE;
         }
     }
-    match used.len() {
-        0..=0xff => {
-            out.push(ONE);
-            out.extend(keys.iter().map(|key| *key as u8));
-        }
-        0x100..=0xffff => {
-            out.push(TWO);
-            out.extend(keys.iter().flat_map(|key| (*key as u16).to_le_bytes()));
-        }
-        _ => {
-            out.push(FOUR);
-            out.extend(keys.iter().flat_map(|key| key.to_le_bytes()));
-        }
-    }
-    texts(used.iter().map(|number| dictionary.get(*number)), out);
+    keys(TEXTS, used.len(), numbers.into_iter(), out);
+    texts(used.iter().map(|number| words.get(*number)), out);
 }
 
 /// The columns of a piece, as [`write`] wrote them of a run like this one. `None` if they are not.
@@ -165,18 +190,23 @@ pub(super) fn read<'a>(like: &Run, rows: usize, bytes: &'a [u8]) -> Option<Vec<V
         Some(match (held, kind) {
             (_, NOTHING) => View::Nothing,
             (Held::Text(..) | Held::Tags(..), SAME) => View::Text(rest.texts()?.at(0)?),
-            (Held::Text(..) | Held::Tags(..), ONE) => {
-                View::Texts { keys: Keys::One(rest.take(rows)?), texts: rest.texts()? }
-            }
-            (Held::Text(..) | Held::Tags(..), TWO) => {
-                View::Texts { keys: Keys::Two(rest.arrays(rows)?), texts: rest.texts()? }
-            }
-            (Held::Text(..) | Held::Tags(..), FOUR) => {
-                View::Texts { keys: Keys::Four(rest.arrays(rows)?), texts: rest.texts()? }
+            (Held::Text(..) | Held::Tags(..), kind) => {
+                let keys = match kind & 0xf {
+                    1 => Keys::One(rest.take(rows)?),
+                    2 => Keys::Two(rest.arrays(rows)?),
+                    4 => Keys::Four(rest.arrays(rows)?),
+                    _ => return None,
+                };
+                match kind & 0xf0 {
+                    NUMBERS => View::Numbers(keys),
+                    TEXTS => View::Texts { keys, texts: rest.texts()? },
+                    _ => return None,
+                }
             }
             (Held::Unique { .. }, EACH) => View::Unique(rest.texts()?),
             (Held::Amounts(_), SAME) => View::Amount(i128::from_le_bytes(rest.array()?)),
-            (Held::Amounts(_), EACH) => View::Amounts(rest.arrays(rows)?),
+            (Held::Amounts(_), EACH) => View::Shorts(rest.arrays(rows)?),
+            (Held::Amounts(_), LONG) => View::Amounts(rest.arrays(rows)?),
             (Held::Instants(_), SAME) => View::Instant(i64::from_le_bytes(rest.array()?)),
             (Held::Instants(_), EACH) => View::Instants(rest.arrays(rows)?),
             _ => return None,

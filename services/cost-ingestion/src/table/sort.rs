@@ -6,8 +6,12 @@
 //! overlap in nothing but an equal start, and memory depends on the bounds alone. A start that very many rows have (a monthly export) is a span of its own, which needs
 //! no order and is written as it comes.
 //!
+//! Texts do not travel: each gatherer numbers them, its pieces hold the numbers, and [`Gathered::sorted`] makes one dictionary of all gatherers', whose numbers the row groups are made
+//! of. A column of too many texts for that (resources of a large account) carries those of each piece with it.
+//!
 //! The files of local space have no name: they are gone with the process, however it ends.
 
+use super::held::{Dictionary, Words};
 use super::piece::{self, View};
 use super::run::Run;
 use super::write::{FileWriter, Sums, Written};
@@ -23,15 +27,18 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 /// Memory that the rows of one run, or of one span, may take.
-const RUN_BYTES: usize = if cfg!(test) { 100 << 10 } else { 80 << 20 };
+const RUN_BYTES: usize = if cfg!(test) { 60 << 10 } else { 48 << 20 };
+/// Memory that the dictionaries of a gatherer may take.
+const WORDS_BYTES: usize = if cfg!(test) { 60 << 10 } else { 24 << 20 };
 /// Rows of a piece: so few that a span reads little that is not its own.
-const PIECE_ROWS: usize = if cfg!(test) { 20 } else { 2048 };
-/// Rows of a span.
-const SPAN_ROWS: u64 = if cfg!(test) { 300 } else { 200_000 };
+const PIECE_ROWS: usize = if cfg!(test) { 20 } else { 1024 };
+/// Rows of a span: two row groups.
+const SPAN_ROWS: u64 = if cfg!(test) { 300 } else { 128 << 10 };
 /// Rows that one thread takes on at a time: spans that follow each other.
 const STRETCH_ROWS: u64 = if cfg!(test) { 900 } else { 800_000 };
-/// Bytes of pieces that are held before they go to local space.
+/// Bytes of pieces that are held before they go to local space: of a small slice all are; of a larger one so few that they are written while they are in the processor's cache.
 const HELD_BYTES: usize = if cfg!(test) { 4 << 10 } else { 16 << 20 };
+const PASSING_BYTES: usize = 512 << 10;
 
 /// Sorted rows of one run, put away.
 #[derive(Clone, Copy)]
@@ -52,9 +59,18 @@ struct Shelf {
     file: Option<File>,
     /// Bytes in the file.
     filed: u64,
+    /// Of each column the dictionary of the numbers in its pieces, until there is one for all shelves.
+    words: Vec<Dictionary>,
+    /// Of each column what those numbers are in the dictionary for all; empty where they are the same.
+    meanings: Vec<Vec<u32>>,
 }
 
 impl Shelf {
+    fn new() -> Self {
+        let words = focus::COLUMNS.iter().map(|_| Dictionary::default()).collect();
+        Self { words, ..Self::default() }
+    }
+
     fn put(&mut self, run: &Run) -> Result<(), TableError> {
         let (order, mut places) = (run.order(), Vec::new());
         for rows in order.chunks(PIECE_ROWS) {
@@ -63,7 +79,7 @@ impl Shelf {
             piece::write(run, rows, &mut places, &mut self.held);
             let (at, length) = (self.filed + before as u64, self.held.len() - before);
             self.pieces.push(Piece { first: run.start(*first), last: run.start(*last), rows: rows.len(), at, length });
-            if self.held.len() >= HELD_BYTES {
+            if self.held.len() >= if self.file.is_some() { PASSING_BYTES } else { HELD_BYTES } {
                 self.file().map_err(scratch("writing to"))?;
             }
         }
@@ -114,7 +130,7 @@ pub struct Gathered {
 
 impl Default for Gatherer {
     fn default() -> Self {
-        Self { run: Run::new(), gathered: Gathered { shelves: vec![Shelf::default()], ..Gathered::default() } }
+        Self { run: Run::new(), gathered: Gathered { shelves: vec![Shelf::new()], ..Gathered::default() } }
     }
 }
 
@@ -129,11 +145,14 @@ impl Gatherer {
     }
 
     fn put_away(&mut self) -> Result<(), TableError> {
-        let run = std::mem::replace(&mut self.run, Run::new());
-        self.gathered.rows += run.rows() as u64;
-        self.gathered.add(run.totals()?)?;
-        let shelf = self.gathered.shelves.first_mut();
-        shelf.map_or(Ok(()), |shelf| shelf.put(&run))
+        self.gathered.rows += self.run.rows() as u64;
+        self.gathered.add(self.run.totals()?)?;
+        if let Some(shelf) = self.gathered.shelves.first_mut() {
+            bound_words(&mut self.run, shelf);
+            shelf.put(&self.run)?;
+        }
+        self.run.clear();
+        Ok(())
     }
 
     /// No more rows come.
@@ -144,8 +163,50 @@ impl Gatherer {
         if self.run.rows() > 0 {
             self.put_away()?;
         }
+        if let Some(shelf) = self.gathered.shelves.first_mut() {
+            for (at, words) in self.run.words().filter(|(_, words)| !words.passing) {
+                if let Some(of_shelf) = shelf.words.get_mut(at) {
+                    *of_shelf = std::mem::take(words).into_own();
+                }
+            }
+        }
         Ok(self.gathered)
     }
+}
+
+/// The largest dictionaries end with their rows, until the others are within their bound.
+fn bound_words(run: &mut Run, shelf: &mut Shelf) {
+    loop {
+        let (mut bytes, mut largest) = (0, None);
+        for (at, words) in run.words().filter(|(_, words)| !words.passing) {
+            bytes += words.bytes();
+            if largest.as_ref().is_none_or(|(_, known): &(usize, &mut Words)| known.bytes() < words.bytes()) {
+                largest = Some((at, words));
+            }
+        }
+        let Some((at, words)) = largest.filter(|_| bytes > WORDS_BYTES) else { return };
+        if let Some(of_shelf) = shelf.words.get_mut(at) {
+            *of_shelf = words.pass();
+        }
+    }
+}
+
+/// One dictionary for each column, in whose numbers all shelves' are told.
+fn share(shelves: &mut [Shelf]) -> Vec<Arc<Dictionary>> {
+    let mut column = |at: usize| {
+        let mut shared = Dictionary::default();
+        for shelf in shelves.iter_mut() {
+            let own = shelf.words.get_mut(at).map(std::mem::take).unwrap_or_default();
+            shelf.meanings.push(if shared.len() == 0 {
+                shared = own;
+                Vec::new()
+            } else {
+                (0..own.len() as u32).map(|number| shared.number(own.get(number))).collect()
+            });
+        }
+        Arc::new(shared)
+    };
+    (0..focus::COLUMNS.len()).map(&mut column).collect()
 }
 
 impl Gathered {
@@ -174,9 +235,10 @@ impl Gathered {
 
     /// Puts them in order.
     #[must_use]
-    pub fn sorted(self) -> Sorted {
+    pub fn sorted(mut self) -> Sorted {
         let stretches = stretches(self.shelves.iter().flat_map(|shelf| &shelf.pieces));
-        Sorted { gathered: self, stretches: Mutex::new(stretches) }
+        let words = share(&mut self.shelves);
+        Sorted { gathered: self, words, stretches: Mutex::new(stretches) }
     }
 }
 
@@ -190,6 +252,7 @@ struct Span {
 /// All rows of a slice, on their way into data files in order.
 pub struct Sorted {
     gathered: Gathered,
+    words: Vec<Arc<Dictionary>>,
     stretches: Mutex<VecDeque<Vec<Span>>>,
 }
 
@@ -212,9 +275,10 @@ impl Sorted {
         stop: &CancellationToken,
         written: &mut Written,
     ) -> Result<(), TableError> {
+        let mut run = Run::sharing(&self.words);
         while let Some(spans) = self.next() {
-            let mut writer = FileWriter::new(table, slice, runtime.clone());
-            let result = self.stretch(&spans, &mut writer, stop).and_then(|()| writer.end());
+            let mut writer = FileWriter::new(table, slice, runtime.clone())?;
+            let result = self.stretch(&spans, &mut run, &mut writer, stop).and_then(|()| writer.end());
             written.files.append(&mut writer.files);
             result?;
         }
@@ -230,31 +294,38 @@ impl Sorted {
         self.stretches.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    fn stretch(&self, spans: &[Span], writer: &mut FileWriter, stop: &CancellationToken) -> Result<(), TableError> {
+    fn stretch(
+        &self,
+        spans: &[Span],
+        run: &mut Run,
+        writer: &mut FileWriter,
+        stop: &CancellationToken,
+    ) -> Result<(), TableError> {
         let mut buffer = Vec::new();
         for span in spans {
             if stop.is_cancelled() {
                 return Ok(());
             }
-            let mut run = Run::new();
             for shelf in &self.gathered.shelves {
                 for piece in shelf.pieces.iter().filter(|piece| piece.first <= span.last && piece.last >= span.first) {
                     let bytes = shelf.get(piece, &mut buffer)?;
                     let damaged = || scratch("reading from")(io::ErrorKind::InvalidData.into());
-                    copy(&mut run, piece, *span, bytes).ok_or_else(damaged)?;
+                    copy(run, piece, *span, bytes, &shelf.meanings).ok_or_else(damaged)?;
                     if span.first == span.last && run.bytes() >= RUN_BYTES {
-                        writer.write(&std::mem::replace(&mut run, Run::new()))?;
+                        writer.write(run)?;
+                        run.clear();
                     }
                 }
             }
-            writer.write(&run)?;
+            writer.write(run)?;
+            run.clear();
         }
         Ok(())
     }
 }
 
 /// Copies the piece's rows of the span.
-fn copy(run: &mut Run, piece: &Piece, span: Span, bytes: &[u8]) -> Option<()> {
+fn copy(run: &mut Run, piece: &Piece, span: Span, bytes: &[u8], meanings: &[Vec<u32>]) -> Option<()> {
     let views = piece::read(run, piece.rows, bytes)?;
     let at = focus::COLUMNS.iter().position(|column| column.name == "ChargePeriodStart")?;
     let rows = match views.get(at)? {
@@ -265,7 +336,7 @@ fn copy(run: &mut Run, piece: &Piece, span: Span, bytes: &[u8]) -> Option<()> {
         }
         _ => 0..piece.rows,
     };
-    run.push_piece(&views, rows)
+    run.push_piece(&views, rows, meanings)
 }
 
 /// Cuts time into spans of about [`SPAN_ROWS`], and these into stretches of about [`STRETCH_ROWS`].

@@ -1,18 +1,17 @@
 //! Data files of one slice, written as rows come.
 
-use super::run::{Run, WRITTEN};
+use super::encode::Encoder;
+use super::run::Run;
 use super::{CostTable, Slice, TableError};
 use crate::focus;
 use crate::money::Amount;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::arrow::ArrowSchemaConverter;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::SortingColumn;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -22,9 +21,6 @@ use uuid::Uuid;
 pub(super) const FILE_BYTES: usize = 40 << 20;
 /// Rows of one row group: in order, so that a day of a month is a few of them.
 const GROUP_ROWS: usize = if cfg!(test) { 150 } else { 64 << 10 };
-/// Columns that engines prune by.
-const COUNTED: [&str; 6] =
-    ["BilledCost", "ChargePeriodEnd", "ChargePeriodStart", "RegionId", "ServiceName", "SubAccountId"];
 
 /// A finished data file.
 #[derive(Clone, Debug)]
@@ -79,23 +75,28 @@ pub(super) struct FileWriter {
     store: Arc<dyn ObjectStore>,
     runtime: Handle,
     folder: Path,
+    encoder: Encoder,
     file: Option<Open>,
     /// Those that are whole.
     pub(super) files: Vec<DataFile>,
 }
 
 struct Open {
-    writer: ArrowWriter<Vec<u8>>,
+    writer: SerializedFileWriter<Vec<u8>>,
     rows: u64,
     starts: (i64, i64),
 }
 
 impl FileWriter {
     /// Writes into the table's storage, which `runtime` reaches.
-    pub(super) fn new(table: &CostTable, slice: &Slice, runtime: Handle) -> Self {
+    ///
+    /// # Errors
+    /// When there is no memory for packing.
+    pub(super) fn new(table: &CostTable, slice: &Slice, runtime: Handle) -> Result<Self, TableError> {
         // Folders are for people's eyes; what a file belongs to stands in the log.
         let folder = format!("x_tenant_id={}/x_billing_period={}", slice.tenant, slice.period);
-        Self { store: table.store(), runtime, folder: Path::from(folder), file: None, files: Vec::new() }
+        let encoder = Encoder::new().map_err(writing)?;
+        Ok(Self { store: table.store(), runtime, folder: Path::from(folder), encoder, file: None, files: Vec::new() })
     }
 
     /// Writes the rows of a run behind those that were written before: none of them starts earlier.
@@ -107,8 +108,7 @@ impl FileWriter {
                 Some(file) => file,
                 none => none.insert(Open { writer: open()?, rows: 0, starts: (first, last) }),
             };
-            let batch = run.batch(rows).map_err(|error| writing(ParquetError::ArrowError(error.to_string())))?;
-            file.writer.write(&batch).map_err(writing)?;
+            self.encoder.write(run, rows, &mut file.writer).map_err(writing)?;
             file.rows += rows.len() as u64;
             file.starts.1 = last;
             if file.writer.bytes_written() >= FILE_BYTES {
@@ -132,24 +132,17 @@ impl FileWriter {
     }
 }
 
-fn open() -> Result<ArrowWriter<Vec<u8>>, TableError> {
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_created_by(concat!("rolebridge ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_max_row_group_row_count(Some(GROUP_ROWS))
-        .set_statistics_enabled(EnabledStatistics::None)
-        .set_column_dictionary_enabled(ColumnPath::from("x_LineItemId"), false);
-    for column in COUNTED {
-        properties = properties.set_column_statistics_enabled(ColumnPath::from(column), EnabledStatistics::Chunk);
-    }
+fn open() -> Result<SerializedFileWriter<Vec<u8>>, TableError> {
     let start = focus::COLUMNS.iter().position(|column| column.name == "ChargePeriodStart");
     let sorted = start
         .and_then(|at| i32::try_from(at).ok())
         .map(|column_idx| vec![SortingColumn { column_idx, descending: false, nulls_first: false }]);
-    let properties = properties.set_sorting_columns(sorted).build();
-    // Other engines need no Arrow schema in the file, and ours holds dictionaries, which is nobody's business.
-    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-    ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&WRITTEN), options).map_err(writing)
+    let properties = WriterProperties::builder()
+        .set_created_by(concat!("rolebridge ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_sorting_columns(sorted)
+        .build();
+    let schema = ArrowSchemaConverter::new().convert(&focus::SCHEMA).map_err(writing)?;
+    SerializedFileWriter::new(Vec::new(), schema.root_schema_ptr(), Arc::new(properties)).map_err(writing)
 }
 
 /// Deletes files that were never committed.
