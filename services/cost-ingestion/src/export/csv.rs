@@ -2,11 +2,12 @@
 //!
 //! Bounded: a line is at most a megabyte and a few thousand fields, a batch at most so many bytes, whatever the file says.
 
+use super::record;
 use crate::source::MAX_TEXT;
 use ahash::RandomState;
 use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, DictionaryArray, Int32Array, RecordBatch, StringArray};
-use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use csv_core::ReadRecordResult;
 use hashbrown::HashTable;
@@ -65,6 +66,13 @@ impl Csv {
 
     /// Whether there was another line. Its fields are then there.
     pub(super) fn next(&mut self) -> Result<bool, CsvError> {
+        let input = self.source.fill_buf().map_err(CsvError::Read)?;
+        if let Some((taken, found)) = record::split(input, &mut self.line, &mut self.ends) {
+            self.source.consume(taken);
+            self.fields = found;
+            self.read += 1;
+            return Ok(true);
+        }
         let (mut written, mut ended) = (0, 0);
         loop {
             let input = self.source.fill_buf().map_err(CsvError::Read)?;
@@ -170,32 +178,43 @@ struct Column {
     place: usize,
     known: HashTable<u32>,
     state: RandomState,
-    keys: Vec<Option<i32>>,
+    /// [`NONE`] where there is nothing.
+    keys: Vec<i32>,
     texts: Vec<u8>,
     ends: Vec<i32>,
     last: Option<u32>,
+    /// Most fields of the batch before were different: they are taken as they come, since looking each of them up finds nothing.
+    differ: bool,
 }
+
+const NONE: i32 = -1;
 
 impl Column {
     /// How many bytes it has grown by.
     fn push(&mut self, field: &[u8]) -> usize {
         // Some exports write NULL for what is not there.
         if field.is_empty() || field == b"NULL" {
-            self.keys.push(None);
+            self.keys.push(NONE);
             return 0;
+        }
+        if self.differ {
+            self.keys.push(self.ends.len() as i32);
+            self.texts.extend_from_slice(field);
+            self.ends.push(self.texts.len() as i32);
+            return field.len();
         }
         // Lines that follow each other have most of their fields in common.
         if let Some(last) = self.last
             && text(&self.texts, &self.ends, last) == field
         {
-            self.keys.push(Some(last as i32));
+            self.keys.push(last as i32);
             return 0;
         }
         let hash = self.state.hash_one(field);
         let (texts, ends) = (&self.texts, &self.ends);
         if let Some(known) = self.known.find(hash, |known| text(texts, ends, *known) == field) {
             self.last = Some(*known);
-            self.keys.push(Some(*known as i32));
+            self.keys.push(*known as i32);
             return 0;
         }
         let number = self.ends.len() as u32;
@@ -204,13 +223,14 @@ impl Column {
         let (texts, ends, state) = (&self.texts, &self.ends, &self.state);
         self.known.insert_unique(hash, number, |known| state.hash_one(text(texts, ends, *known)));
         self.last = Some(number);
-        self.keys.push(Some(number as i32));
+        self.keys.push(number as i32);
         field.len()
     }
 
     fn take(&mut self, line: u64) -> Result<ArrayRef, CsvError> {
         self.known.clear();
         self.last = None;
+        self.differ = self.ends.len() * 2 > self.keys.len();
         let mut before = 0;
         for end in &self.ends {
             if (*end - before) as usize > MAX_TEXT {
@@ -222,7 +242,9 @@ impl Column {
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
         let bytes = Buffer::from_vec(std::mem::take(&mut self.texts));
         let values = StringArray::try_new(offsets, bytes, None).map_err(|_| CsvError::NotText { line })?;
-        let keys: Int32Array = self.keys.drain(..).collect();
+        let keys = std::mem::replace(&mut self.keys, Vec::with_capacity(ROWS));
+        let gaps = keys.contains(&NONE).then(|| keys.iter().map(|key| *key != NONE).collect::<NullBuffer>());
+        let keys = Int32Array::try_new(keys.into(), gaps).map_err(|_| CsvError::NotText { line })?;
         let array = DictionaryArray::<Int32Type>::try_new(keys, Arc::new(values));
         Ok(Arc::new(array.map_err(|_| CsvError::NotText { line })?))
     }

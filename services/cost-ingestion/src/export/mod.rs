@@ -7,6 +7,7 @@ mod csv;
 mod discover;
 mod file;
 mod manifest;
+mod record;
 mod s3;
 mod unpack;
 
