@@ -74,7 +74,10 @@ pub enum QueryError {
 /// What questions share.
 pub(super) struct Asking {
     index: Mutex<Option<Arc<Index>>>,
-    permits: Arc<Semaphore>,
+    /// For row groups that are being worked on.
+    cores: Arc<Semaphore>,
+    /// For row groups that are in memory.
+    places: Arc<Semaphore>,
     summaries: Cache<String, Arc<Summary>>,
     answers: Cache<String, Arc<Answer>>,
     /// Told at each commit of this process.
@@ -87,7 +90,8 @@ impl Default for Asking {
         let lines = |_: &String, answer: &Arc<Answer>| u32::try_from(answer.len()).unwrap_or(u32::MAX);
         Self {
             index: Mutex::default(),
-            permits: Arc::new(Semaphore::new(cores())),
+            cores: Arc::new(Semaphore::new(cores())),
+            places: Arc::new(Semaphore::new(cores() * 2)),
             summaries: Cache::builder().max_capacity(SUMMARY_BYTES).weigher(bytes).build(),
             answers: Cache::builder().max_capacity(ANSWER_LINES).weigher(lines).time_to_live(ANSWER_KEPT).build(),
             changed: Notify::new(),

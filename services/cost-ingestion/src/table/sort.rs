@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 /// Memory that the rows of one run, or of one span, may take.
 const RUN_BYTES: usize = if cfg!(test) { 60 << 10 } else { 48 << 20 };
 /// Memory that the dictionaries of a gatherer may take.
-const WORDS_BYTES: usize = if cfg!(test) { 60 << 10 } else { 24 << 20 };
+const WORDS_BYTES: usize = if cfg!(test) { 30 << 10 } else { 24 << 20 };
 /// Rows of a piece: so few that a span reads little that is not its own.
 const PIECE_ROWS: usize = if cfg!(test) { 20 } else { 1024 };
 /// Rows of a span: two row groups.

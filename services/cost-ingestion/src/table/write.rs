@@ -142,7 +142,9 @@ fn open() -> Result<SerializedFileWriter<Vec<u8>>, TableError> {
         .set_sorting_columns(sorted)
         .build();
     let schema = ArrowSchemaConverter::new().convert(&focus::SCHEMA).map_err(writing)?;
-    SerializedFileWriter::new(Vec::new(), schema.root_schema_ptr(), Arc::new(properties)).map_err(writing)
+    // Room for the last row group, too: a vector that grows holds itself twice meanwhile.
+    let bytes = Vec::with_capacity(FILE_BYTES + FILE_BYTES / 4);
+    SerializedFileWriter::new(bytes, schema.root_schema_ptr(), Arc::new(properties)).map_err(writing)
 }
 
 /// Deletes files that were never committed.

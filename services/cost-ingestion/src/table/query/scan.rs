@@ -1,6 +1,7 @@
 //! Reading data files: only the columns and row groups that are needed, on all cores.
 //!
-//! A row group is fetched, then decoded and added up on a thread that may block. One set of permits for all questions bounds both the cores and the memory.
+//! A row group is fetched, then decoded and added up on a thread that may block. Two sets of permits, for all questions together: one for row groups that are in
+//! memory, and a smaller one for those that are worked on, so that the next is fetched while the cores are busy.
 
 use super::files::SliceFiles;
 use super::group::Groups;
@@ -62,7 +63,7 @@ pub(super) async fn scan(
         .try_flatten();
     parts
         .map_ok(|part| add(asking, part, Arc::clone(&plan), Arc::clone(&pool), largest))
-        .try_buffer_unordered(workers)
+        .try_buffer_unordered(workers * 2)
         .try_collect::<()>()
         .await?;
     let pool = std::mem::take(&mut *pool.lock().unwrap_or_else(PoisonError::into_inner));
@@ -129,8 +130,9 @@ async fn add(
         .map_err(reading)?;
     loop {
         // Closed never: the table lives as long as the question.
-        let permit = Arc::clone(&asking.permits).acquire_owned().await.map_err(|_| QueryError::Stopped)?;
+        let place = Arc::clone(&asking.places).acquire_owned().await.map_err(|_| QueryError::Stopped)?;
         let Some(reader) = groups.next_row_group().await.map_err(reading)? else { return Ok(()) };
+        let core = Arc::clone(&asking.cores).acquire_owned().await.map_err(|_| QueryError::Stopped)?;
         let (plan, slice, pool) = (Arc::clone(&plan), Arc::clone(&part.slice), Arc::clone(&pool));
         let work = move || {
             let held = || pool.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,7 +140,7 @@ async fn add(
             let mut sums = taken.unwrap_or_else(|| Groups::new(largest));
             let result = decode(reader, &plan, &slice, &mut sums);
             held().push(sums);
-            drop(permit);
+            drop((core, place));
             result
         };
         tokio::task::spawn_blocking(work).await.map_err(|_| QueryError::Stopped)??;
