@@ -82,7 +82,8 @@ impl Encoder {
                     self.fixed(leaf()?, all, rows, i128::to_be_bytes, counted.then_some(amount_bounds), group)?;
                 }
                 Held::Instants(all) => {
-                    let bounds = |[min, max]: [i64; 2], nulls| Statistics::int64(Some(min), Some(max), None, nulls, false);
+                    let bounds =
+                        |[min, max]: [i64; 2], nulls| Statistics::int64(Some(min), Some(max), None, nulls, false);
                     self.fixed(leaf()?, all, rows, i64::to_le_bytes, counted.then_some(bounds), group)?;
                 }
                 Held::Tags(numbers, sets) => self.tags([leaf()?, leaf()?], (numbers, sets), rows, group)?,
@@ -109,7 +110,10 @@ impl Encoder {
             let mut keys = self.keys.iter();
             let mut text = |there: u32| match there {
                 0 => &[],
-                _ => keys.next().and_then(|key| used.get(*key as usize)).map_or(&[][..], |number| dictionary.get(*number)),
+                _ => keys
+                    .next()
+                    .and_then(|key| used.get(*key as usize))
+                    .map_or(&[][..], |number| dictionary.get(*number)),
             };
             match levels {
                 Levels::Same(level, count) => plain_texts(&mut chunk, (0..count).map(|_| text(level)))?,
@@ -177,7 +181,9 @@ impl Encoder {
             let key = found.unwrap_or_else(|| {
                 let key = distinct.len() as u32;
                 distinct.push(*value);
-                known.insert_unique(hash, key, |key| distinct.get(*key as usize).map_or(0, |value| self.state.hash_one(value)));
+                known.insert_unique(hash, key, |key| {
+                    distinct.get(*key as usize).map_or(0, |value| self.state.hash_one(value))
+                });
                 key
             });
             last = Some((*value, key));
@@ -201,11 +207,13 @@ impl Encoder {
         let (mut names, mut values) = (Dictionary::default(), Dictionary::default());
         let mut set = |number: &u32| {
             let pairs = std::str::from_utf8(sets.get(*number)).ok().and_then(from_json).unwrap_or_default();
-            let number = |(name, value): &(String, String)| (names.number(name.as_bytes()), values.number(value.as_bytes()));
+            let number =
+                |(name, value): &(String, String)| (names.number(name.as_bytes()), values.number(value.as_bytes()));
             pairs.iter().map(number).collect::<Vec<_>>()
         };
         let sets: Vec<Vec<(u32, u32)>> = used.iter().map(&mut set).collect();
-        let (mut name_keys, mut value_keys, mut repeated, mut defined) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut name_keys, mut value_keys, mut repeated, mut defined) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut keys = self.keys.iter();
         let all = self.keys.len() == rows.len();
         for row in 0..rows.len() {

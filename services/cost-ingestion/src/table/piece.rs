@@ -40,7 +40,12 @@ pub(super) enum Keys<'a> {
 
 impl Keys<'_> {
     /// Those of these rows, changed, behind `numbers`.
-    pub(super) fn each(&self, rows: Range<usize>, change: impl Fn(u32) -> u32, numbers: &mut Numbers<u32>) -> Option<()> {
+    pub(super) fn each(
+        &self,
+        rows: Range<usize>,
+        change: impl Fn(u32) -> u32,
+        numbers: &mut Numbers<u32>,
+    ) -> Option<()> {
         match self {
             Self::One(all) => numbers.extend(all.get(rows)?.iter().map(|key| change(u32::from(*key)))),
             Self::Two(all) => {

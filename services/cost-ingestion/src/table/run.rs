@@ -21,7 +21,10 @@ pub(super) const UNIQUE: &str = "x_LineItemId";
 /// One column.
 pub(super) enum Held {
     Text(Numbers<u32>, Words),
-    Unique { texts: Vec<u8>, ends: Vec<u32> },
+    Unique {
+        texts: Vec<u8>,
+        ends: Vec<u32>,
+    },
     Amounts(Amounts),
     Instants(Numbers<i64>),
     /// Sets as JSON objects.
@@ -243,7 +246,8 @@ impl Run {
             let amount = |units| Amount::from_units(units).map_err(|_| TableError::TooLarge);
             of.add(amount(billed.at(row))?, amount(effective.at(row))?)?;
         }
-        let named = sums.into_iter().map(|(number, sums)| (String::from_utf8_lossy(names.get(number)).into_owned(), sums));
+        let named =
+            sums.into_iter().map(|(number, sums)| (String::from_utf8_lossy(names.get(number)).into_owned(), sums));
         Ok(named.collect())
     }
 }
