@@ -24,9 +24,9 @@ use std::hash::Hash;
 const COUNTED: [&str; 6] =
     ["BilledCost", "ChargePeriodEnd", "ChargePeriodStart", "RegionId", "ServiceName", "SubAccountId"];
 /// Bytes of a page of plain texts, about.
-const PAGE_BYTES: usize = 1 << 20;
+const PAGE_BYTES: usize = if cfg!(test) { 512 } else { 1 << 20 };
 /// Bytes of distinct texts above which they are written row by row, in pages of bounded size.
-const DISTINCT_BYTES: usize = 16 << 20;
+const DISTINCT_BYTES: usize = if cfg!(test) { 400 } else { 16 << 20 };
 /// Rows by which is told whether a column's numbers repeat.
 const SAMPLE: usize = 2048;
 /// Bytes of a text that is a bound in statistics; a longer one is none.

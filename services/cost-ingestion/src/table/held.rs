@@ -61,12 +61,6 @@ impl Dictionary {
         }
         first
     }
-
-    fn clear(&mut self) {
-        self.places.clear();
-        self.texts.clear();
-        self.ends.clear();
-    }
 }
 
 /// Texts of a run: those that all runs of a slice share, and behind them its own.
@@ -74,15 +68,16 @@ impl Dictionary {
 pub(super) struct Words {
     shared: Arc<Dictionary>,
     own: Dictionary,
-    /// How many of its own were there when its rows began.
-    before: usize,
+    /// How many of its own were there when its rows began, and their bytes.
+    before: (usize, usize),
     /// Its own do not outlive its rows: they are too large for that.
     pub(super) passing: bool,
 }
 
 impl Words {
+    /// Its own do not outlive its rows.
     pub(super) fn sharing(shared: &Arc<Dictionary>) -> Self {
-        Self { shared: Arc::clone(shared), ..Self::default() }
+        Self { shared: Arc::clone(shared), passing: true, ..Self::default() }
     }
 
     pub(super) fn number(&mut self, text: &[u8]) -> u32 {
@@ -108,18 +103,23 @@ impl Words {
         self.own.bytes()
     }
 
+    /// What has come with its rows, in bytes.
+    pub(super) fn grown(&self) -> usize {
+        self.own.bytes().saturating_sub(self.before.1)
+    }
+
     /// From now on they do not outlive their rows. Gives those that rows before have.
     pub(super) fn pass(&mut self) -> Dictionary {
         self.passing = true;
-        self.own.first(self.before)
+        self.own.first(self.before.0)
     }
 
     /// The rows are gone.
     pub(super) fn clear(&mut self) {
         if self.passing {
-            self.own.clear();
+            self.own = Dictionary::default();
         }
-        self.before = self.own.len();
+        self.before = (self.own.len(), self.own.bytes());
     }
 
     pub(super) fn into_own(self) -> Dictionary {

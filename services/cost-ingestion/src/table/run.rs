@@ -86,12 +86,10 @@ impl Run {
         self.rows
     }
 
-    /// What its rows take of memory, roughly, and texts that go with them.
+    /// What its rows take of memory, roughly, and texts that have come with them.
     pub(super) fn bytes(&self) -> usize {
         let of = |held: &Held| match held {
-            Held::Text(numbers, words) | Held::Tags(numbers, words) => {
-                numbers.bytes() + if words.passing { words.bytes() } else { 0 }
-            }
+            Held::Text(numbers, words) | Held::Tags(numbers, words) => numbers.bytes() + words.grown(),
             Held::Unique { texts, ends } => texts.len() + ends.len() * 4,
             Held::Amounts(amounts) => amounts.bytes(),
             Held::Instants(numbers) => numbers.bytes(),
