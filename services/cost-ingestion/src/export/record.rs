@@ -1,5 +1,5 @@
-//! The next line of a CSV file, where all of it is in memory and nothing about it is odd: as `csv_core` reads it, with a few searches for each field in place of a step for each
-//! byte (MEASURED). What is odd is left to `csv_core`.
+//! The next line of a CSV file, where all of it is in memory and nothing about it is odd: as `csv_core` reads it, with a search or two for each field in place of a step for each
+//! byte. What is odd is left to `csv_core`.
 
 use memchr::{memchr, memchr3};
 

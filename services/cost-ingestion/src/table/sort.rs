@@ -27,7 +27,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 /// Memory that the rows of one run, or of one span, may take.
-const RUN_BYTES: usize = if cfg!(test) { 60 << 10 } else { 48 << 20 };
+const RUN_BYTES: usize = if cfg!(test) { 60 << 10 } else { 40 << 20 };
 /// Memory that the dictionaries of a gatherer may take.
 const WORDS_BYTES: usize = if cfg!(test) { 30 << 10 } else { 24 << 20 };
 /// Rows of a piece: so few that a span reads little that is not its own.
@@ -37,7 +37,7 @@ const SPAN_ROWS: u64 = if cfg!(test) { 300 } else { 128 << 10 };
 /// Rows that one thread takes on at a time: spans that follow each other.
 const STRETCH_ROWS: u64 = if cfg!(test) { 900 } else { 800_000 };
 /// Bytes of pieces that are held before they go to local space: of a small slice all are; of a larger one so few that they are written while they are in the processor's cache.
-const HELD_BYTES: usize = if cfg!(test) { 4 << 10 } else { 16 << 20 };
+const HELD_BYTES: usize = if cfg!(test) { 4 << 10 } else { 8 << 20 };
 const PASSING_BYTES: usize = 512 << 10;
 
 /// Sorted rows of one run, put away.
@@ -94,6 +94,7 @@ impl Shelf {
         file.write_all(&self.held)?;
         self.filed += self.held.len() as u64;
         self.held.clear();
+        self.held.shrink_to(2 * PASSING_BYTES);
         Ok(())
     }
 
