@@ -1,0 +1,74 @@
+//! One call of STS: its turn in the budget, its time limit, and the tries that are left to it.
+
+use std::{sync::Arc, time::Duration};
+
+use aws::{Failure, FailureKind, Unclear};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use contracts::{AccountId, TenantId};
+
+use super::{Chain, ChainError, Hop};
+use crate::sts::{Answer, AssumeRole, Keys, Session, Sts};
+
+/// How a kind of call is made.
+pub(super) struct Way {
+    pub(super) sts: Arc<dyn Sts>,
+    /// Of calls whose answer is not clear.
+    tries: usize,
+    /// How long a call may wait for its turn.
+    patience: Duration,
+    /// How long one answer may take, from when it is the call's turn. AWS answers within a tenth of a second.
+    answer: Duration,
+}
+
+/// Tries of an issue: somebody waits, so a few quick ones, and then the requester is told.
+const ISSUE_TRIES: usize = 3;
+const ISSUE_PATIENCE: Duration = Duration::from_secs(8);
+/// A probe tries once, because the inquiry decides about the next try; nobody waits for its turn but a job.
+const PROBE_PATIENCE: Duration = Duration::from_secs(30);
+const ONE_ANSWER: Duration = Duration::from_secs(6);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+impl Way {
+    pub(super) fn of_issuing(sts: Arc<dyn Sts>) -> Self {
+        Self { sts, tries: ISSUE_TRIES, patience: ISSUE_PATIENCE, answer: ONE_ANSWER }
+    }
+
+    pub(super) fn of_probing(sts: Arc<dyn Sts>) -> Self {
+        Self { sts, tries: 1, patience: PROBE_PATIENCE, answer: ONE_ANSWER }
+    }
+}
+
+impl Chain {
+    /// One call, or as many as `way` allows while the answers are unclear; each is taken from the budget.
+    pub(super) async fn call(
+        &self,
+        way: &Way,
+        hop: Hop,
+        tenant: TenantId,
+        payer: &AccountId,
+        keys: &Keys,
+        call: &AssumeRole<'_>,
+    ) -> Result<Answer<Session>, ChainError> {
+        let mut pauses =
+            ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_jitter().with_max_times(way.tries - 1).build();
+        loop {
+            if let Some(budget) = &self.budget {
+                budget.take(payer, tenant, way.patience).await.map_err(ChainError::Busy)?;
+            }
+            let failure = match tokio::time::timeout(way.answer, way.sts.assume_role(keys, call)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(failure)) => failure,
+                Err(_) => Failure::new(FailureKind::Indeterminate(Unclear::TimedOut), None),
+            };
+            if let (FailureKind::Indeterminate(Unclear::Throttled), Some(budget)) = (failure.kind, &self.budget) {
+                budget.throttled(payer);
+            }
+            match pauses.next() {
+                Some(pause) if matches!(failure.kind, FailureKind::Indeterminate(_)) => {
+                    tokio::time::sleep(pause).await;
+                }
+                _ => return Err(ChainError::Sts { hop, failure }),
+            }
+        }
+    }
+}
