@@ -77,6 +77,7 @@ pub async fn grant(registry: &Bus, tenant: TenantId) -> Result<ConnectionId> {
         role_arn: format!("arn:aws:iam::222222222222:role/rolebridge/rolebridge-{connection}").parse()?,
         external_id: ExternalId::generate(),
         missing: Vec::new(),
+        session_tags: false,
         revision: 1,
     };
     registry.publish(&event(grant)).await?;

@@ -16,9 +16,11 @@ use crate::{
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// `python -m ministack`, with three things mended, and one that may be asked for (sessions of seconds):
+/// `python -m ministack`, with four things mended, and one that may be asked for (sessions of seconds):
 /// - it knows `sts:ExternalId` when it evaluates the trust policy of a role, and not, as AWS does, when it evaluates the policies of the caller:
 ///   without it, a session that is bound to external IDs could assume nothing;
+/// - it asks for `sts:TagSession` in the trust policy of a role, and not, as AWS does, in the policies of the caller: a session whose own side does not
+///   allow tags would bear them;
 /// - it leaves the path out of a role's ARN when IAM itself is asked about the role, and knows no resource of a simulation: a role that may look at
 ///   itself, and names itself as AWS wants it, could not;
 /// - it simulates the policies of roles without a path alone, and without the context that the caller gives.
@@ -38,6 +40,16 @@ def context(service, action, body, params):
     return {**keys, "sts:ExternalId": external_id} if external_id else keys
 
 actions.request_tag_context = context
+
+allowed = evaluator.enforce
+
+def enforce(key, action, service, region, resource_arn="*", service_context=None):
+    denied = allowed(key, action, service, region, resource_arn, service_context)
+    if denied is None and action == "sts:AssumeRole" and (service_context or {}).get("aws:TagKeys"):
+        return allowed(key, "sts:TagSession", service, region, resource_arn, service_context)
+    return denied
+
+evaluator.enforce = enforce
 
 extract = actions.extract_resource_arn
 

@@ -49,6 +49,7 @@ pub(crate) fn lines(connection: &Connection) -> Vec<(&'static str, String)> {
         ("probed", instant(connection.probed_at)),
         ("next probe", next_probe(connection)),
         ("used", instant(connection.used_at)),
+        ("template", template(connection)),
     ];
     lines.extend(connection.purposes.iter().map(|look| ("purpose", purpose(look))));
     lines.extend(connection.max_session_s.map(|seconds| ("longest session", session(seconds))));
@@ -93,6 +94,19 @@ fn session(seconds: u32) -> String {
     format!("{seconds} s{more}")
 }
 
+/// The version as the stack says it, and what the role was seen to do.
+fn template(connection: &Connection) -> String {
+    let version =
+        connection.template_version.map_or_else(|| "not known".to_owned(), |version| format!("version {version}"));
+    let refused = |seen: &ProbeEvidence| seen.probe == Probe::SessionTags && seen.outcome == ProbeOutcome::Refused;
+    let tags = match connection.session_tags {
+        true => "sessions carry tags",
+        false if connection.evidence.iter().any(refused) => "sessions carry no tags, for the role does not admit them",
+        false => "sessions carry no tags",
+    };
+    format!("{version}, {tags}")
+}
+
 fn probe(seen: &ProbeEvidence) -> String {
     let note = match (seen.probe, seen.outcome) {
         (Probe::NoId, ProbeOutcome::Succeeded) => ": the role does not demand an external ID",
@@ -101,6 +115,10 @@ fn probe(seen: &ProbeEvidence) -> String {
         (Probe::RetiredId, ProbeOutcome::Refused) => ": the external ID that was replaced is of no use any more",
         (Probe::OtherPrincipal, ProbeOutcome::Succeeded) => ": the trust policy names more than this tenant's role",
         (Probe::OtherPrincipal, ProbeOutcome::Refused) => ": the trust policy names this tenant's role alone",
+        (Probe::SessionTags, ProbeOutcome::Succeeded) => ": the trust policy admits session tags",
+        (Probe::SessionTags, ProbeOutcome::Refused) => {
+            ": the trust policy does not admit session tags, which is no fault"
+        }
         _ => "",
     };
     let evidence = aws(&seen.error_code, &seen.aws_request_id);
@@ -158,6 +176,22 @@ mod tests {
             "{probes:?}"
         );
         assert!(probes[1].contains("AccessDenied") && probes[1].ends_with("of no use any more"), "{probes:?}");
+    }
+
+    #[test]
+    fn a_template_is_told_with_what_its_role_does() {
+        let mut connection = connection();
+        let said =
+            |connection: &Connection| lines(connection).into_iter().find(|(line, _)| *line == "template").unwrap().1;
+        assert_eq!(said(&connection), "not known, sessions carry no tags");
+        connection.template_version = Some(3);
+        let (probe, at) = (Probe::SessionTags, Timestamp::now());
+        let refused =
+            ProbeEvidence { probe, outcome: ProbeOutcome::Refused, at, aws_request_id: None, error_code: None };
+        connection.evidence = vec![refused];
+        assert_eq!(said(&connection), "version 3, sessions carry no tags, for the role does not admit them");
+        connection.session_tags = true;
+        assert_eq!(said(&connection), "version 3, sessions carry tags");
     }
 
     #[test]

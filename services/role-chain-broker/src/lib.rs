@@ -1,7 +1,7 @@
 //! role-chain-broker: one IAM user and role for each tenant, the three-way probe, and credentials sealed to whoever may have them.
 //!
 //! - `principal`: makes them when a tenant is created, watches them, changes their keys, removes them; `wrap`: their access keys are stored wrapped.
-//! - `sts`, `chain`: user -> principal role -> customer role.
+//! - `sts`, `chain`: user -> principal role -> customer role; `tags`: what the last session bears.
 //! - `look`: what a role lets itself be asked, and which purposes' permissions are there.
 //! - `jobs`, `probe`: prove that a role demands our external ID, and report the evidence.
 //! - `journal`: what was given out and refused, on disk until the stream of events has it.
@@ -26,6 +26,7 @@ pub mod principal;
 pub mod probe;
 pub mod purpose;
 pub mod sts;
+pub mod tags;
 pub mod wrap;
 
 use std::{sync::Arc, time::Duration};
@@ -153,7 +154,7 @@ pub async fn run(config: ServeArgs, telemetry: Telemetry, shutdown: Cancellation
     let asked = principal::Asked::new(keeper.clone(), orders.clone(), &bus);
     let (budget, new_accounts) = budget(&bus, &config.broker).await?;
     let chain = Chain::new(principals, sts(ISSUING), probing).alarming(orders).within(budget.clone());
-    let chain = Arc::new(chain.timed(clock.clone()).remembering(denials.clone()));
+    let chain = Arc::new(chain.timed(clock.clone()).remembering(denials.clone()).counted(metrics.clone()));
     let prober = Arc::new(Prober::new(chain.clone(), canary, metrics.clone()));
     let looker = Looker {
         chain: chain.clone(),

@@ -35,6 +35,8 @@ pub struct Metrics {
     principals: Gauge<u64>,
     capacity: Gauge<u64>,
     clock_skew: Gauge<f64>,
+    session_tags: Counter<u64>,
+    upgrades: Counter<u64>,
 }
 
 impl Metrics {
@@ -119,6 +121,14 @@ impl Metrics {
                 .f64_gauge("rolebridge_clock_skew_seconds")
                 .with_description("By how much AWS's clock is ahead of this machine's; less than two seconds is none")
                 .build(),
+            session_tags: meter
+                .u64_counter("rolebridge_session_tags")
+                .with_description("New sessions of roles that should admit session tags, by what became of the tags")
+                .build(),
+            upgrades: meter
+                .u64_counter("rolebridge_principal_upgrades")
+                .with_description("Principals whose policies were those of an earlier version and were renewed")
+                .build(),
         }
     }
 
@@ -165,6 +175,16 @@ impl Metrics {
         self.drifts.add(1, &[KeyValue::new("kind", kind), KeyValue::new("mended", mended)]);
     }
 
+    /// `result` is `carried`, `refused` (the session was begun without) or `known-refused` (it was not tried).
+    pub fn session_tags(&self, result: &'static str) {
+        self.session_tags.add(1, &[KeyValue::new("result", result)]);
+    }
+
+    /// Policies of an earlier version were renewed.
+    pub fn upgraded(&self) {
+        self.upgrades.add(1, &[]);
+    }
+
     /// Of the whole installation, as this instance saw it in its last round.
     pub fn principals(&self, oldest_key: Duration, oldest_look: Duration) {
         self.key_age.record(oldest_key.as_secs_f64(), &[]);
@@ -209,6 +229,7 @@ impl Metrics {
             Probe::RandomId => "random-id",
             Probe::RetiredId => "retired-id",
             Probe::OtherPrincipal => "other-principal",
+            Probe::SessionTags => "session-tags",
         };
         let outcome = match outcome {
             ProbeOutcome::Succeeded => "succeeded",

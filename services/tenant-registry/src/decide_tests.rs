@@ -39,6 +39,7 @@ fn claims() -> Claims {
         account: AccountId::parse("222222222222").unwrap(),
         region: Region::parse("eu-central-1").unwrap(),
         cost_export: None,
+        template_version: None,
     }
 }
 

@@ -27,6 +27,7 @@ pub mod rotation;
 pub mod schedule;
 pub mod state;
 pub mod store;
+pub mod template;
 
 use std::{
     convert::Infallible,

@@ -47,6 +47,9 @@ pub struct Claims {
     pub region: Region,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_export: Option<ExportLocation>,
+    /// Of `deploy/aws/customer.yaml`, as the stack says; absent when it is no number. What the role is like is seen by probing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_version: Option<u32>,
 }
 
 /// A well-formed CloudFormation request that came by SNS and SQS with a valid envelope.

@@ -89,6 +89,12 @@ pub struct Connection {
     /// The longest session that the role gives, in seconds, if it lets itself be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_session_s: Option<u32>,
+    /// Of the customer's template, as the stack said with the last request that held; absent when it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_version: Option<u32>,
+    /// Whether the role was seen to admit session tags: new sessions of it then carry them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub session_tags: bool,
     /// How far the change of its external ID is; absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationState>,
@@ -240,6 +246,9 @@ pub struct Grant {
     /// Purposes whose permissions are missing: nothing is issued for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Purpose>,
+    /// Whether the role was seen to admit session tags. Says how a session is begun, and never whether.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub session_tags: bool,
     /// Grows with every grant of the connection; a lower one is never believed after a higher one.
     pub revision: u64,
 }

@@ -24,6 +24,8 @@ pub enum Probe {
     RetiredId,
     /// With the right external ID, by a principal of ours that is not the tenant's: should be refused.
     OtherPrincipal,
+    /// With the right external ID and session tags: succeeds where the trust policy admits them, and decides nothing.
+    SessionTags,
 }
 
 /// What a probe saw.
@@ -152,6 +154,9 @@ pub struct VerifyConnection {
     /// The cost export that the stack names: purposes need permissions for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_export: Option<ExportLocation>,
+    /// Whether the stack's template should admit session tags: then it is seen whether the role does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub session_tags: bool,
     /// When to give up and report what is known.
     pub deadline: Timestamp,
 }

@@ -26,7 +26,7 @@ pub(super) fn take(fields: &mut Map<String, Value>, stack: &StackId) -> Result<C
     if partition != *stack.partition() {
         return Err(Malformed("Partition", "is not the stack's"));
     }
-    bounded(required(properties, "TemplateVersion")?, LONGEST_VERSION)
+    let template_version = bounded(required(properties, "TemplateVersion")?, LONGEST_VERSION)
         .ok_or(Malformed("TemplateVersion", "is malformed"))?;
     Ok(Claims {
         external_id: ExternalId::parse(required(properties, "ExternalId")?)
@@ -39,6 +39,8 @@ pub(super) fn take(fields: &mut Map<String, Value>, stack: &StackId) -> Result<C
             .map_err(|_| Malformed("AccountId", "is no account ID"))?,
         region: Region::parse(required(properties, "Region")?).map_err(|_| Malformed("Region", "is no region"))?,
         cost_export: export(properties)?,
+        // A changed template may call itself what it likes: that is no version of ours, and no harm.
+        template_version: template_version.parse().ok(),
     })
 }
 

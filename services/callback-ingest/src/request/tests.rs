@@ -38,6 +38,7 @@ fn what_the_template_sends() {
     let claims = received.claims.unwrap();
     assert!(claims.token_hash.matches(&token.hash()));
     assert_eq!(claims.account.as_str(), "222222222222");
+    assert_eq!(claims.template_version, Some(1));
     assert_eq!(claims.cost_export.unwrap().prefix, "exports/daily");
     assert_eq!(received.return_address.sealed_url.to_bytes().unwrap(), testing::RESPONSE_URL.as_bytes());
 }
@@ -48,6 +49,15 @@ fn no_cost_export_when_the_bucket_is_empty() {
     request["ResourceProperties"]["CostBucket"] = json!("");
     request["ResourceProperties"]["CostPrefix"] = json!("");
     assert_eq!(callback(&request).claims.unwrap().cost_export, None);
+}
+
+#[test]
+fn a_version_that_is_none_of_ours_is_no_version() {
+    for (text, expected) in [("3", Some(3)), ("2-acme", None), ("-1", None), ("4294967296", None)] {
+        let mut request = testing::request("Update", &CallbackToken::generate());
+        request["ResourceProperties"]["TemplateVersion"] = json!(text);
+        assert_eq!(callback(&request).claims.unwrap().template_version, expected, "{text}");
+    }
 }
 
 #[test]

@@ -124,6 +124,8 @@ impl Chain {
                 duration,
                 session_name,
                 region: None,
+                // The customer does not see this hop, and what it bore would have to be admitted by every customer's role if it were transitive.
+                tags: None,
             };
             let payer = principal.role_arn.account().clone();
             match self.call(way, Hop::Principal, key.tenant, &payer, &principal.keys, &call).await {

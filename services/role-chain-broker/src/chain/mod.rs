@@ -7,6 +7,7 @@
 mod call;
 mod first_hop;
 mod second_hop;
+mod tagged;
 #[cfg(test)]
 pub mod tests;
 
@@ -18,16 +19,19 @@ use moka::future::Cache;
 
 use crate::{
     denials::Denials,
+    metrics::Metrics,
     principal::{Orders, PrincipalError, Principals},
     purpose::DENY_ALL,
     sts::{
         Answer, AssumeRole, AwsClock, Keys, Session, SessionDuration, Sts,
         budget::{Budget, Busy},
     },
+    tags::SessionTags,
 };
 
 use call::Way;
 use first_hop::{Begun, FirstHop, first_hops};
+use tagged::{BareRoles, bare_roles};
 
 pub use second_hop::SecondHop;
 
@@ -70,6 +74,9 @@ pub struct Chain {
     alarms: Option<Orders>,
     denials: Denials,
     clock: AwsClock,
+    /// Roles that were seen to refuse tags.
+    bare: BareRoles,
+    metrics: Option<Metrics>,
 }
 
 impl Chain {
@@ -78,7 +85,8 @@ impl Chain {
         let clock = AwsClock::default();
         let (first_hops, denials) = (first_hops(&clock), Denials::default());
         let (issuing, probing) = (Way::of_issuing(issuing), Way::of_probing(probing));
-        Self { principals, issuing, probing, first_hops, budget: None, alarms: None, denials, clock }
+        let (budget, alarms, bare, metrics) = (None, None, bare_roles(), None);
+        Self { principals, issuing, probing, first_hops, budget, alarms, denials, clock, bare, metrics }
     }
 
     /// What is left of a session is reckoned by this clock.
@@ -97,6 +105,12 @@ impl Chain {
     #[must_use]
     pub fn within(self, budget: Budget) -> Self {
         Self { budget: Some(budget), ..self }
+    }
+
+    /// What becomes of session tags is counted here.
+    #[must_use]
+    pub fn counted(self, metrics: Metrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// A first hop that AWS refuses has the principal looked at.
@@ -131,8 +145,9 @@ impl Chain {
             duration: hop.duration,
             session_name: hop.session_name,
             region: Some(hop.region),
+            tags: hop.tags,
         };
-        let answer = self.second_hop(&key, &first, &self.issuing, &call).await?;
+        let answer = self.issued_hop(&key, &first, &call).await?;
         Ok(answer.value)
     }
 
@@ -145,9 +160,10 @@ impl Chain {
         tenant: TenantId,
         role: &RoleArn,
         external_id: Option<&ExternalId>,
+        tags: Option<SessionTags>,
         region: &Region,
     ) -> Result<Answer<Session>, ChainError> {
-        self.unbound(tenant, role, external_id, DENY_ALL, region).await
+        self.unbound(tenant, role, external_id, DENY_ALL, tags, region).await
     }
 
     /// A session in the customer's role for looking at it, with what the session policy leaves; never issued to anybody.
@@ -162,7 +178,7 @@ impl Chain {
         session_policy: &str,
         region: &Region,
     ) -> Result<Session, ChainError> {
-        Ok(self.unbound(tenant, role, Some(external_id), session_policy, region).await?.value)
+        Ok(self.unbound(tenant, role, Some(external_id), session_policy, None, region).await?.value)
     }
 
     async fn unbound(
@@ -171,6 +187,7 @@ impl Chain {
         role: &RoleArn,
         external_id: Option<&ExternalId>,
         session_policy: &str,
+        tags: Option<SessionTags>,
         region: &Region,
     ) -> Result<Answer<Session>, ChainError> {
         let key = FirstHop { tenant, policy: None };
@@ -182,6 +199,7 @@ impl Chain {
             duration: SessionDuration::SHORTEST,
             session_name: PROBE_SESSION,
             region: Some(region),
+            tags,
         };
         self.second_hop(&key, &first, &self.probing, &call).await
     }

@@ -10,7 +10,10 @@ use super::{
     call::Way,
     first_hop::{Begun, FirstHop},
 };
-use crate::sts::{Answer, AssumeRole, Session, SessionDuration};
+use crate::{
+    sts::{Answer, AssumeRole, Session, SessionDuration},
+    tags::SessionTags,
+};
 
 /// The second hop of a real issue.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +25,8 @@ pub struct SecondHop<'a> {
     pub duration: SessionDuration,
     pub session_name: &'a str,
     pub region: &'a Region,
+    /// Where the role was seen to admit them.
+    pub tags: Option<SessionTags>,
 }
 
 impl Chain {

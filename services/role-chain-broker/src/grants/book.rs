@@ -155,6 +155,7 @@ pub mod tests {
             role_arn: RoleArn::parse("arn:aws:iam::222222222222:role/rolebridge/rolebridge-stack").unwrap(),
             external_id: ExternalId::generate(),
             missing: Vec::new(),
+            session_tags: false,
             revision,
         }
     }

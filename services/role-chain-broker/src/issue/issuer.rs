@@ -26,6 +26,7 @@ use crate::{
     principal::is_stranger,
     purpose,
     sts::{Session, SessionDuration},
+    tags::SessionTags,
 };
 
 /// Bytes that a box's contents have room in: what grows would leave copies behind that nobody wipes.
@@ -345,6 +346,7 @@ impl Wanted {
             duration: self.duration,
             session_name: &session_name,
             region: &grant.region,
+            tags: grant.session_tags.then(|| SessionTags::of(grant.connection, purpose)),
         };
         let made = self.chain.issue(grant.tenant, first_hop_policy.into(), &hop).await;
         // Said once, and not by each of those who wait for it.

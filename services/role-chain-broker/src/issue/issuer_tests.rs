@@ -34,6 +34,7 @@ async fn bench(sts: FakeSts) -> Bench {
         role_arn: suspect.role.clone(),
         external_id: suspect.external_id.clone(),
         missing: Vec::new(),
+        session_tags: false,
         revision: 1,
     };
     let book = Arc::new(Book::default());

@@ -14,6 +14,7 @@ use crate::{
     look::Sight,
     principal::PrincipalError,
     probe::{Limits, Outcome, Suspect},
+    tags::SessionTags,
 };
 
 /// Kept free before the job's deadline, for the report to arrive.
@@ -76,12 +77,20 @@ impl Jobs {
         let left = Timestamp::now().until(job.deadline).saturating_sub(MARGIN);
         let began = Instant::now();
         let by = began + left.min(A_MOMENT);
-        let (by_another, sight) = tokio::join!(
+        let tags = async {
+            match job.session_tags {
+                true => self.prober.session_tags(suspect, SessionTags::of_probe(job.connection)).await,
+                false => None,
+            }
+        };
+        let (by_another, tags, sight) = tokio::join!(
             tokio::time::timeout_at(by, self.prober.other_principal(suspect)),
+            tokio::time::timeout_at(by, tags),
             self.looker.look(suspect, job.cost_export.as_ref(), by),
         );
         let mut outcome = outcome;
         outcome.evidence.extend(by_another.ok().flatten());
+        outcome.evidence.extend(tags.ok().flatten());
         outcome.in_aws += began.elapsed();
         Findings { outcome, sight }
     }

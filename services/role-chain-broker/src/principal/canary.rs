@@ -36,12 +36,12 @@ impl Layout {
         RoleArn::new(&self.partition, &self.account, &IamPath::parse(PATH)?, NAME)
     }
 
-    /// Principals of this account whose own policies allow it: no condition, least of all on the external ID.
+    /// Principals of this account whose own policies allow it, with session tags or without: no condition, least of all on the external ID.
     fn canary_trust(&self) -> Value {
         json!({ "Version": "2012-10-17", "Statement": [{
             "Effect": "Allow",
             "Principal": { "AWS": format!("arn:{}:iam::{}:root", self.partition, self.account) },
-            "Action": "sts:AssumeRole",
+            "Action": ["sts:AssumeRole", "sts:TagSession"],
         }]})
     }
 }

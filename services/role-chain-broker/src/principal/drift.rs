@@ -1,5 +1,7 @@
 //! What a principal is compared with what it must be. Pure, but for the reading.
 //!
+//! Policies as an earlier version of this program wrote them are no drift, or every upgrade would be an alarm for every tenant: they are renewed.
+//!
 //! Looked at: user, role and its unique ID, trust, permissions boundaries, inline and attached policies, access keys. Not looked at: groups and
 //! console passwords of the user, tags, descriptions; a permissions boundary bounds what those could add.
 
@@ -69,7 +71,7 @@ pub(super) fn compare(plan: &Plan, record: &Record, known: &[SecretString], foun
     let role = found.role.as_ref().filter(|role| role.arn == plan.role_arn);
     match user {
         None => drifts.push(Drift::UserMissing),
-        Some(_) if !same_policies(plan, Half::User, record, &found.user_policies) => drifts.push(Drift::UserPolicy),
+        Some(_) if !are_ours(plan, Half::User, record, &found.user_policies) => drifts.push(Drift::UserPolicy),
         Some(_) => {}
     }
     match role {
@@ -81,7 +83,7 @@ pub(super) fn compare(plan: &Plan, record: &Record, known: &[SecretString], foun
             if role.trust.as_ref() != Some(&plan.trust()) {
                 drifts.push(Drift::RoleTrust);
             }
-            if !same_policies(plan, Half::Role, record, &found.role_policies) {
+            if !are_ours(plan, Half::Role, record, &found.role_policies) {
                 drifts.push(Drift::RolePolicy);
             }
         }
@@ -96,12 +98,28 @@ pub(super) fn compare(plan: &Plan, record: &Record, known: &[SecretString], foun
     drifts
 }
 
-fn same_policies(plan: &Plan, half: Half, record: &Record, found: &FoundPolicies) -> bool {
-    let wanted = plan.policies(half, record.denied_before);
-    let is_there = |(name, document): &(&str, Value)| {
-        found.inline.iter().any(|(found, text)| found == name && text.as_ref() == Some(document))
-    };
-    found.attached.is_empty() && found.inline.len() == wanted.len() && wanted.iter().all(is_there)
+/// Whether its policies are those of an earlier version of this program: nobody has changed them, and they must be renewed.
+pub(super) fn is_of_an_earlier_version(plan: &Plan, record: &Record, found: &Found) -> bool {
+    of_an_earlier_version(plan, Half::User, record, &found.user_policies)
+        || of_an_earlier_version(plan, Half::Role, record, &found.role_policies)
+}
+
+fn of_an_earlier_version(plan: &Plan, half: Half, record: &Record, found: &FoundPolicies) -> bool {
+    plan.earlier_policies(half, record.denied_before).iter().any(|earlier| found.are(earlier))
+}
+
+fn are_ours(plan: &Plan, half: Half, record: &Record, found: &FoundPolicies) -> bool {
+    found.are(&plan.policies(half, record.denied_before)) || of_an_earlier_version(plan, half, record, found)
+}
+
+impl FoundPolicies {
+    /// Exactly these, and no managed ones.
+    fn are(&self, wanted: &[(&'static str, Value)]) -> bool {
+        let is_there = |(name, document): &(&str, Value)| {
+            self.inline.iter().any(|(found, text)| found == name && text.as_ref() == Some(document))
+        };
+        self.attached.is_empty() && self.inline.len() == wanted.len() && wanted.iter().all(is_there)
+    }
 }
 
 fn keys(record: &Record, known: &[SecretString], found: &[FoundKey], drifts: &mut Vec<Drift>) {

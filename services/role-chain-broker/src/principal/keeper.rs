@@ -256,8 +256,13 @@ impl Keeper {
         let known = self.maker.known_keys(&record).await?;
         let found = drift::read(plan.iam.as_ref(), &plan).await.map_err(iam("read the principal"))?;
         let drifts = drift::compare(&plan, &record, &known, &found);
-        let seen = found.role.map(|role| role.id);
+        let seen = found.role.as_ref().map(|role| role.id.clone());
         if drifts.is_empty() && record.alarm.is_none() {
+            if drift::is_of_an_earlier_version(&plan, &record, &found) {
+                self.maker.make(tenant).await?;
+                self.metrics.upgraded();
+                tracing::info!(%tenant, "the principal's policies were those of an earlier version: they are renewed");
+            }
             self.note_role(&record, seen, None).await?;
             return Ok(Compared::InOrder);
         }

@@ -95,6 +95,47 @@ async fn attack_23_each_kind_of_change_is_told_once_and_mended() {
     }
 }
 
+/// Else the first round after an upgrade would be an alarm for every tenant.
+#[tokio::test]
+async fn attack_23_policies_of_an_earlier_version_are_renewed_and_anything_else_is_told() {
+    for (more, alarms_told) in [(false, 0), (true, 1)] {
+        let bench = Bench::bounded(BOUNDARY);
+        let tenant = known(&bench).await;
+        let plan = bench.maker.plan(tenant).await.unwrap();
+        let role = (Half::Role, plan.name.clone());
+        let earlier: std::collections::HashMap<_, _> =
+            plan.earlier_policies(Half::Role, None).remove(0).into_iter().collect();
+        {
+            let mut world = bench.world();
+            let inline = world.inline.get_mut(&role).unwrap();
+            assert_ne!(inline["rolebridge-chain"], earlier["rolebridge-chain"]);
+            inline.extend(earlier.into_iter().map(|(name, text)| (name.to_owned(), text)));
+            if more {
+                inline.insert("more".to_owned(), json!({}));
+            }
+        }
+        bench.keeper().visit(tenant, Why::Round).await.unwrap();
+        assert_eq!(alarms(&bench).len(), alarms_told);
+        assert_eq!(bench.world().inline[&role].values().collect::<Vec<_>>(), [&plan.role_policy()]);
+    }
+}
+
+/// An earlier text that allowed more than today's would let whoever puts it back go unseen.
+#[tokio::test]
+async fn attack_23_earlier_policies_allow_less_than_todays() {
+    let bench = Bench::default();
+    let plan = bench.maker.plan(TenantId::new()).await.unwrap();
+    let statements = |policy: &serde_json::Value| policy["Statement"].as_array().unwrap().clone();
+    for half in Half::ALL {
+        let [(name, today)] = &plan.policies(half, None)[..] else { panic!("one policy") };
+        for earlier in plan.earlier_policies(half, None) {
+            let [(earlier_name, text)] = &earlier[..] else { panic!("one policy") };
+            assert_eq!(earlier_name, name);
+            assert!(statements(text).iter().all(|statement| statements(today).contains(statement)), "{text}");
+        }
+    }
+}
+
 /// Whatever breaks off, it is told in the end: once, with everything that was found.
 #[tokio::test]
 async fn attack_23_a_crash_at_any_step_does_not_silence_the_alarm() {

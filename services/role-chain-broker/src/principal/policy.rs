@@ -4,7 +4,7 @@ use contracts::{AccountId, IamPath, ParseIdentityError, Partition, RoleArn, Tena
 use serde_json::{Value, json};
 
 use super::iam::Half;
-use crate::purpose::customer_roles;
+use crate::purpose::{customer_roles, tag_customer_roles};
 
 /// Name of the inline policy of each user and each role that lets it work.
 const CHAIN: &str = "rolebridge-chain";
@@ -96,17 +96,32 @@ impl Plan {
         }]})
     }
 
-    /// The role may assume roles of the customer template and do nothing else.
+    /// The role may assume roles of the customer template, with our session tags or without, and do nothing else.
     ///
     /// No condition on the external ID, on purpose: with one, the probes that must be refused would be refused by us and prove nothing about
     /// the customer's role. Sessions for real issues carry that condition in their session policy.
     #[must_use]
     pub fn role_policy(&self) -> Value {
-        json!({ "Version": "2012-10-17", "Statement": [{
-            "Effect": "Allow",
-            "Action": "sts:AssumeRole",
-            "Resource": customer_roles(&self.partition),
-        }]})
+        let [assume] = self.assume_customer_roles();
+        json!({ "Version": "2012-10-17", "Statement": [assume, tag_customer_roles(&self.partition)] })
+    }
+
+    /// What [`Plan::policies`] were in earlier versions of this program, oldest first. One of them is no drift: it is renewed. Each allows less than what
+    /// stands today, so that whoever puts one back gains nothing; one that allowed more must not be in here.
+    #[must_use]
+    pub fn earlier_policies(&self, half: Half, denied_before: Option<Timestamp>) -> Vec<Vec<(&'static str, Value)>> {
+        match half {
+            Half::User => Vec::new(),
+            Half::Role => {
+                let before_tags = json!({ "Version": "2012-10-17", "Statement": self.assume_customer_roles() });
+                let revoked = denied_before.map(|before| (REVOKED, Self::revoked_sessions(before)));
+                vec![[Some((CHAIN, before_tags)), revoked].into_iter().flatten().collect()]
+            }
+        }
+    }
+
+    fn assume_customer_roles(&self) -> [Value; 1] {
+        [json!({ "Effect": "Allow", "Action": "sts:AssumeRole", "Resource": customer_roles(&self.partition) })]
     }
 }
 
@@ -131,6 +146,9 @@ mod tests {
             format!("arn:aws-us-gov:iam::111111111111:role/rolebridge/rolebridge-{tenant}")
         );
         assert!(plan.role_policy().to_string().contains("arn:aws-us-gov:iam::*:role/rolebridge/rolebridge-*"));
-        assert!(!plan.role_policy().to_string().contains("Condition"));
+        let statements = &plan.role_policy()["Statement"];
+        assert_eq!(statements[0]["Action"], "sts:AssumeRole");
+        assert!(statements[0].get("Condition").is_none());
+        assert!(!statements.to_string().contains("ExternalId"));
     }
 }

@@ -176,6 +176,7 @@ impl Rotator {
             duration: SessionDuration::SHORTEST,
             session_name: "rolebridge.rotation",
             region: None,
+            tags: None,
         };
         if let Err(failure) = self.sts.assume_role(&keys, &call).await {
             tracing::info!(tenant = %plan.tenant, %failure, "the new access key does not work yet");

@@ -17,6 +17,7 @@ use crate::{
     metrics::Metrics,
     principal::PrincipalError,
     sts::{Answer, Keys, Session},
+    tags::SessionTags,
 };
 
 /// Pauses between two tries of one probe.
@@ -60,6 +61,9 @@ pub struct Prober {
     metrics: Metrics,
 }
 
+/// What a probe goes with: the session of the one before, session tags.
+type With<'a> = (Option<&'a Keys>, Option<SessionTags>);
+
 /// One probe's answer, with the session it gave.
 struct Reply {
     seen: Seen,
@@ -94,7 +98,7 @@ impl Prober {
             };
             let asked = Instant::now();
             let left = limits.deadline.saturating_sub(began.elapsed());
-            let reply = self.ask(suspect, probe, session.as_ref().map(|session| &session.keys), left).await?;
+            let reply = self.ask(suspect, probe, (session.as_ref().map(|session| &session.keys), None), left).await?;
             outcome.in_aws += asked.elapsed();
             keep(&mut outcome.evidence, reply.evidence);
             inquiry.note(reply.seen, began.elapsed());
@@ -115,7 +119,7 @@ impl Prober {
     /// # Errors
     /// As [`Prober::run`].
     pub async fn still_lets_in(&self, suspect: &Suspect) -> Result<(Seen, ProbeEvidence), PrincipalError> {
-        let reply = self.ask(suspect, Probe::RightId, None, ALONE).await?;
+        let reply = self.ask(suspect, Probe::RightId, (None, None), ALONE).await?;
         Ok((reply.seen, reply.evidence))
     }
 
@@ -124,9 +128,21 @@ impl Prober {
     ///
     /// Cancel: as [`Prober::run`]. Failure: a few tries, then indeterminate.
     pub async fn other_principal(&self, suspect: &Suspect) -> Option<ProbeEvidence> {
+        self.beside(suspect, Probe::OtherPrincipal, None).await
+    }
+
+    /// Whether the role admits session tags with the right ID: evidence of how its sessions may begin, and no more than that.
+    ///
+    /// Cancel: as [`Prober::run`]. Failure: a few tries, then indeterminate.
+    pub async fn session_tags(&self, suspect: &Suspect, tags: SessionTags) -> Option<ProbeEvidence> {
+        self.beside(suspect, Probe::SessionTags, Some(tags)).await
+    }
+
+    /// A probe that decides nothing. Nothing when there is no principal to send it.
+    async fn beside(&self, suspect: &Suspect, probe: Probe, tags: Option<SessionTags>) -> Option<ProbeEvidence> {
         let mut pauses = pauses();
         for tried in 1.. {
-            let reply = self.ask(suspect, Probe::OtherPrincipal, None, ALONE).await.ok()?;
+            let reply = self.ask(suspect, probe, (None, tags), ALONE).await.ok()?;
             if reply.seen != Seen::Unclear || tried >= SIDE_TRIES {
                 return Some(reply.evidence);
             }
@@ -140,11 +156,11 @@ impl Prober {
         &self,
         suspect: &Suspect,
         probe: Probe,
-        session: Option<&Keys>,
+        with: With<'_>,
         within: Duration,
     ) -> Result<Reply, PrincipalError> {
         let span = tracing::info_span!("probe", probe = ?probe, outcome = field::Empty);
-        let put = self.put(suspect, probe, session).instrument(span.clone());
+        let put = self.put(suspect, probe, with).instrument(span.clone());
         let reply = match tokio::time::timeout(within, put).await {
             Ok(reply) => reply?,
             Err(_) => unclear(probe, None),
@@ -154,10 +170,10 @@ impl Prober {
         Ok(reply)
     }
 
-    async fn put(&self, suspect: &Suspect, probe: Probe, session: Option<&Keys>) -> Result<Reply, PrincipalError> {
+    async fn put(&self, suspect: &Suspect, probe: Probe, (session, tags): With<'_>) -> Result<Reply, PrincipalError> {
         let random = ExternalId::generate();
         let (by, id) = match probe {
-            Probe::RightId => (suspect.tenant, Some(&suspect.external_id)),
+            Probe::RightId | Probe::SessionTags => (suspect.tenant, Some(&suspect.external_id)),
             Probe::NoId => (suspect.tenant, None),
             Probe::RandomId => (suspect.tenant, Some(&random)),
             Probe::RetiredId => match &suspect.retired_external_id {
@@ -167,13 +183,13 @@ impl Prober {
             Probe::OtherPrincipal => (self.chain.stranger_beside(suspect.tenant).await?, Some(&suspect.external_id)),
             Probe::CallerIdentity => return Ok(self.ask_who(suspect, session).await),
         };
-        match self.chain.probe(by, &suspect.role, id, &suspect.region).await {
+        match self.chain.probe(by, &suspect.role, id, tags, &suspect.region).await {
             Ok(answer) => Ok(let_in(probe, answer)),
             Err(ChainError::Principal(error)) => Err(error),
             // Only the customer's role can refuse. A refusal of the first hop is ours: a principal that has not settled, or drifted. And one of the
             // second may be: our own policies are asked first.
             Err(ChainError::Sts { hop: Hop::Customer, failure }) if failure.kind == FailureKind::Refused => {
-                let let_out = self.own_side.lets_out(by, id, &suspect.region).await;
+                let let_out = self.own_side.lets_out(by, id, tags, &suspect.region).await;
                 self.metrics.refusal(let_out);
                 Ok(said_no(probe, Seen::Refused.weighed(let_out), &failure))
             }

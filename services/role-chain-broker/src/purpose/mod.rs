@@ -7,9 +7,9 @@
 mod cost_read;
 
 use contracts::{ExternalId, Partition, Region, RoleArn, costs::ExportLocation, credentials::Purpose};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::sts::SessionDuration;
+use crate::{sts::SessionDuration, tags};
 
 /// Longest inline session policy, in characters ([AssumeRole](https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html)).
 pub const LONGEST_POLICY: usize = 2048;
@@ -117,6 +117,24 @@ pub fn customer_roles(partition: &Partition) -> String {
     format!("arn:{partition}:iam::*:{CUSTOMER_ROLES}")
 }
 
+/// The statement that lets a session in customers' roles bear our tags, and no others, none of them transitive.
+///
+/// No condition on the external ID: AWS knows none for `sts:TagSession`
+/// ([keys](https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html)). It allows nothing by itself; the session
+/// needs `sts:AssumeRole`, too.
+#[must_use]
+pub fn tag_customer_roles(partition: &Partition) -> Value {
+    json!({
+        "Effect": "Allow",
+        "Action": "sts:TagSession",
+        "Resource": customer_roles(partition),
+        "Condition": {
+            "ForAllValues:StringEquals": { "aws:TagKeys": tags::KEYS },
+            "Null": { "sts:TransitiveTagKeys": "true" },
+        },
+    })
+}
+
 /// The session policy of a tenant's first hop: `sts:AssumeRole` of customers' roles, and only with these external IDs.
 ///
 /// A tenant may have more external IDs than fit ([`LONGEST_POLICY`]): they are then taken in groups, in their order, and the policy is that of the
@@ -145,12 +163,16 @@ pub fn first_hop_policy(partition: &Partition, ids: &[ExternalId], wanted: &Exte
 }
 
 fn bound_to(partition: &Partition, ids: &[&str]) -> String {
-    json!({ "Version": "2012-10-17", "Statement": [{
-        "Effect": "Allow",
-        "Action": "sts:AssumeRole",
-        "Resource": customer_roles(partition),
-        "Condition": { "StringEquals": { "sts:ExternalId": ids } },
-    }]})
+    json!({ "Version": "2012-10-17", "Statement": [
+        {
+            "Effect": "Allow",
+            "Action": "sts:AssumeRole",
+            "Resource": customer_roles(partition),
+            "Condition": { "StringEquals": { "sts:ExternalId": ids } },
+        },
+        // Which tags, and of which roles, is in the role's own policy: room is dear here.
+        { "Effect": "Allow", "Action": "sts:TagSession", "Resource": "*" },
+    ]})
     .to_string()
 }
 

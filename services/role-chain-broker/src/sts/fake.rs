@@ -1,7 +1,7 @@
 //! STS in memory: roles with trust policies of a few shapes, scripted trouble, and a log of every call. For unit tests.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -12,6 +12,7 @@ use contracts::{AccountId, ExternalId, Region, RoleArn, Timestamp};
 use secrecy::ExposeSecret as _;
 
 use super::{Answer, AssumeRole, Keys, Session, Sts};
+use crate::tags::SessionTags;
 
 /// What a fake role demands.
 #[derive(Debug, Clone)]
@@ -47,6 +48,7 @@ pub struct Seen {
     pub session_policy: Option<String>,
     pub seconds: u32,
     pub session_name: String,
+    pub tags: Option<SessionTags>,
     pub by: String,
 }
 
@@ -61,6 +63,8 @@ pub struct FakeSts {
     pub account: Option<AccountId>,
     /// What our own side lets a session send, whatever the role says; `None` for everything.
     pub lets_out: Mutex<Option<Trust>>,
+    /// Roles whose trust policies do not allow `sts:TagSession`.
+    pub without_tags: Mutex<HashSet<RoleArn>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -90,6 +94,16 @@ impl FakeSts {
         lock(&self.trouble).extend(next);
     }
 
+    /// From now on the role refuses session tags, or no longer.
+    pub fn admit_tags(&self, role: &RoleArn, admits: bool) {
+        let mut without = lock(&self.without_tags);
+        if admits {
+            without.remove(role);
+        } else {
+            without.insert(role.clone());
+        }
+    }
+
     pub fn calls(&self) -> Vec<Seen> {
         lock(&self.calls).clone()
     }
@@ -104,6 +118,7 @@ impl Sts for FakeSts {
             session_policy: call.session_policy.map(str::to_owned),
             seconds: call.duration.seconds(),
             session_name: call.session_name.to_owned(),
+            tags: call.tags,
             by: keys.access_key_id.expose_secret().to_owned(),
         });
         tokio::time::sleep(self.delay).await;
@@ -115,6 +130,9 @@ impl Sts for FakeSts {
             return Err(refused());
         }
         if !lock(&self.roles).get(call.role).is_some_and(|trust| trust.lets_in(call.external_id)) {
+            return Err(refused());
+        }
+        if call.tags.is_some() && lock(&self.without_tags).contains(call.role) {
             return Err(refused());
         }
         let lasts = Duration::from_secs(self.lasts.unwrap_or(call.duration.seconds()).into());

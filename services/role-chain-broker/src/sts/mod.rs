@@ -16,6 +16,8 @@ use aws_credential_types::Credentials;
 use contracts::{AccountId, ExternalId, Region, RoleArn, Timestamp};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::tags::SessionTags;
+
 pub use clock::AwsClock;
 pub use real::RealSts;
 
@@ -97,6 +99,8 @@ pub struct AssumeRole<'a> {
     pub session_name: &'a str,
     /// Whose regional endpoint is asked; the broker's own region when absent.
     pub region: Option<&'a Region>,
+    /// Stand in the customer's CloudTrail, too. None of them is ever transitive.
+    pub tags: Option<SessionTags>,
 }
 
 /// A good answer, with AWS's request ID for the evidence.

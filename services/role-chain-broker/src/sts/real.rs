@@ -8,12 +8,16 @@ use aws_sdk_sts::{
     Client,
     config::{Builder, IdentityCache},
     operation::RequestId as _,
+    types::Tag,
 };
 use contracts::{AccountId, Region, Timestamp};
 use time::OffsetDateTime;
 
 use super::{Answer, AssumeRole, AwsClock, Keys, Session, SessionDuration, Sts, clock::ReadDate};
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, tags::SessionTags};
+
+/// Percent of the room for a session's policy and tags.
+const NEARLY_FULL: i32 = 80;
 
 /// STS at the endpoint of the region that is asked for, or where `AWS_ENDPOINT_URL[_STS]` says.
 #[derive(Debug, Clone)]
@@ -67,10 +71,12 @@ impl Sts for RealSts {
             .role_session_name(call.session_name)
             .set_external_id(call.external_id.map(|id| id.as_str().to_owned()))
             .set_policy(call.session_policy.map(str::to_owned))
-            .duration_seconds(i32::try_from(call.duration.seconds()).unwrap_or(900));
+            .duration_seconds(i32::try_from(call.duration.seconds()).unwrap_or(900))
+            .set_tags(call.tags.map(session_tags));
         let sent = async {
             let output = request.send().await.map_err(|error| classify(&error))?;
             let request_id = output.request_id().map(str::to_owned);
+            note_room(output.packed_policy_size);
             let session = output.credentials.and_then(|given| session(given, call.duration)).ok_or_else(garbage)?;
             Ok(Answer { value: session, request_id })
         };
@@ -86,6 +92,18 @@ impl Sts for RealSts {
             Ok(Answer { value: account, request_id })
         };
         self.counted("GetCallerIdentity", sent).await
+    }
+}
+
+fn session_tags(tags: SessionTags) -> Vec<Tag> {
+    // A tag without a key or a value cannot be built; ours have both.
+    tags.pairs().into_iter().filter_map(|(key, value)| Tag::builder().key(key).value(value).build().ok()).collect()
+}
+
+/// Session policy and tags share one room, and AWS tells in percent how full it is; beyond it, sessions are refused.
+fn note_room(percent: Option<i32>) {
+    if let Some(percent) = percent.filter(|percent| *percent >= NEARLY_FULL) {
+        tracing::warn!(percent, "a session's policy and tags nearly fill the room that AWS gives them: shorten the purpose's policy");
     }
 }
 
@@ -148,6 +166,7 @@ mod tests {
             duration: SessionDuration::SHORTEST,
             session_name: "test",
             region: None,
+            tags: None,
         };
         let (names, began) = (["ASIAONE", "ASIATWO", "ASIAONE", "ASIATHREE"], std::time::Instant::now());
         for name in names {

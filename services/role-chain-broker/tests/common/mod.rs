@@ -327,6 +327,7 @@ pub(crate) fn verify_job(tenant: TenantId, role: &RoleArn, id: &ExternalId) -> V
         region: Region::parse(REGION).unwrap(),
         retired_external_id: None,
         cost_export: None,
+        session_tags: false,
         deadline: Timestamp::now().plus(WITHIN),
     }
 }
@@ -346,6 +347,7 @@ pub(crate) fn grant(tenant: TenantId, role: &RoleArn, id: &ExternalId) -> Grant 
         role_arn: role.clone(),
         external_id: id.clone(),
         missing: Vec::new(),
+        session_tags: false,
         revision: 1,
     }
 }

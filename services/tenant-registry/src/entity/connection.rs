@@ -54,6 +54,10 @@ pub struct Model {
     /// The one before it. Between the two updates of a rotation the role may let us in with it; before and after it must not.
     pub previous_external_id: Option<Text<ExternalId>>,
     pub rotation: Option<Text<RotationState>>,
+    /// Of the customer's template, by the stack's last request that held.
+    pub template_version: Option<i64>,
+    /// Whether the role was seen to admit session tags: every grant says so.
+    pub session_tags: bool,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -94,6 +98,8 @@ impl From<Model> for Connection {
             evidence: row.evidence.0,
             purposes: row.purposes.0,
             max_session_s: row.max_session_s.and_then(|seconds| u32::try_from(seconds).ok()),
+            template_version: row.template_version.and_then(|version| u32::try_from(version).ok()),
+            session_tags: row.session_tags,
             rotation: row.rotation.map(|rotation| rotation.0),
             revocation: Vec::new(),
             created_at: row.created_at.0,

@@ -33,6 +33,8 @@ pub struct Model {
     pub external_id: Option<Text<ExternalId>>,
     /// The one that must be refused.
     pub retired_external_id: Option<Text<ExternalId>>,
+    /// What becomes the connection's when the role holds.
+    pub template_version: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

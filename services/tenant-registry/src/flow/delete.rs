@@ -106,6 +106,7 @@ async fn order_confirmation(tx: &Tx, row: &connection::Model) -> Result<(), Stor
         created_at: Set(At(now)),
         external_id: Set(Some(row.external_id.clone())),
         retired_external_id: Set(None),
+        template_version: Set(None),
     };
     open.insert(&**tx).await.during("noting the watch")?;
     tx.send(row.id.0, job).await

@@ -8,6 +8,7 @@
 //! | [`watch`] | the time at which a connection is probed again, and whoever asks for it before |
 //! | [`tenants`], [`enrollments`], [`connections`] | operators, and principals that are ready |
 //! | [`rotate`], [`rotation`] | external IDs that change: offered by an operator, taken over when a stack's update was proven |
+//! | [`template`] | the template's version that a proven request brings, and whether the role admits session tags |
 //! | [`revocation`], [`deletion`] | credentials that are taken back step by step; the end of a tenant |
 //! | [`step`], [`findings`], [`order`], [`answer`] | what they share: a change of state with its grant and event; what a report means to a connection that serves; an order to probe; the answer to a stack |
 //!
@@ -30,6 +31,7 @@ mod rotation;
 mod step;
 pub mod strangers;
 mod sweep;
+mod template;
 mod tenants;
 mod update;
 pub mod watch;

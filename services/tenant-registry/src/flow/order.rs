@@ -8,6 +8,7 @@ use contracts::{
 use sea_orm::{ActiveModelTrait, ActiveValue::Set};
 use uuid::Uuid;
 
+use super::template;
 use crate::{
     entity::{At, Id, Json, Text, connection, job},
     store::{During, StoreError, Tx},
@@ -23,6 +24,7 @@ pub(super) struct Order {
     /// With this one it must not: the one that was replaced.
     pub(super) retired_external_id: Option<ExternalId>,
     pub(super) cost_export: Option<ExportLocation>,
+    pub(super) template_version: Option<u32>,
     /// The callback that waits for the answer.
     pub(super) callback: Option<Uuid>,
     pub(super) deadline: Timestamp,
@@ -38,6 +40,7 @@ impl Order {
             external_id: row.external_id.0.clone(),
             retired_external_id: row.retired_external_id(),
             cost_export: row.cost_export.clone().map(|export| export.0),
+            template_version: template::told(row.template_version),
             callback: None,
             deadline,
         }
@@ -59,6 +62,7 @@ pub(super) async fn verification(tx: &Tx, row: &connection::Model, order: Order)
         created_at: Set(At::now()),
         external_id: Set(Some(Text(order.external_id.clone()))),
         retired_external_id: Set(order.retired_external_id.clone().map(Text)),
+        template_version: Set(template::kept(order.template_version)),
     };
     open.insert(&**tx).await.during("noting the job")?;
     let job = VerifyConnection {
@@ -72,6 +76,7 @@ pub(super) async fn verification(tx: &Tx, row: &connection::Model, order: Order)
         region: row.region.0.clone(),
         retired_external_id: order.retired_external_id,
         cost_export: order.cost_export,
+        session_tags: template::is_to_be_looked_for(order.template_version),
         deadline: order.deadline,
     };
     tx.send(row.id.0, job).await?;

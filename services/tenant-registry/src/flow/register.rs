@@ -20,7 +20,7 @@ use super::{
     callbacks::{Handled, Named},
     order::{self, Order},
     step::{self, Happening},
-    watch,
+    template, watch,
 };
 use crate::{
     decide::{self, Decision, OfferFacts},
@@ -131,6 +131,7 @@ impl Registry {
             external_id: to_prove.external_id,
             retired_external_id: to_prove.retired,
             cost_export: claims.cost_export.clone(),
+            template_version: claims.template_version,
             callback: Some(waiting.id),
             deadline: now.plus(self.rules.verify_within).min(latest),
         };
@@ -210,6 +211,8 @@ fn new_connection(
         external_id: Set(Text(beginning.own)),
         previous_external_id: Set(beginning.previous.map(Text)),
         rotation: Set(beginning.rotation.map(Text)),
+        template_version: Set(template::kept(claims.template_version)),
+        session_tags: Set(false),
         ..Default::default()
     }
 }

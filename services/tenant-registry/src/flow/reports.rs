@@ -20,6 +20,7 @@ use super::{
     register::unbind,
     rotation,
     step::{self, Happening, Look},
+    template,
 };
 use crate::{
     config::Watching,
@@ -151,7 +152,11 @@ async fn verification_in(
         taken.job.callback_id = None;
     }
     let (connection, enrollment) = (taken.row.id.0, taken.enrollment.id);
+    let by_stack = taken.job.callback_id.is_some();
     let judged = judge(tx, watching, taken, report, actor).await?;
+    if by_stack && judged.is_none() {
+        template::look_again(tx, watching, connection, report).await?;
+    }
     rotation::settle(tx, enrollment, actor).await?;
     if let Some(waiting) = waiting {
         let answer = match judged {
@@ -196,12 +201,14 @@ async fn judge(
     let needed = if taken.job.callback_id.is_some() { 1 } else { watching.equal_answers };
     match &refusal {
         None if first => {
+            let taken = template::note(tx, taken, report, actor).await?;
             let look = findings::look(watching, &taken.row, report, None);
             let missing = findings::missing(&taken.row, report);
             findings::hold(tx, (&taken.tenant, taken.row), look, missing, actor).await?;
         }
         None => {
             let taken = rotation::carry_out(tx, taken, actor).await?;
+            let taken = template::note(tx, taken, report, actor).await?;
             if is_changed_by_stack(&taken) {
                 take_over(tx, watching, taken, report, actor).await?;
             } else {

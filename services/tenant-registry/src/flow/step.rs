@@ -171,6 +171,7 @@ pub(super) async fn grant(
         role_arn: row.role_arn.0.clone(),
         external_id: row.external_id.0.clone(),
         missing: row.missing.0.iter().copied().collect(),
+        session_tags: row.session_tags,
         revision: u64::try_from(revision).unwrap_or_default(),
     };
     tx.send(row.id.0, grant).await?;

@@ -6,6 +6,7 @@ mod m0003_external_ids;
 mod m0004_revocations;
 mod m0005_audit_chain;
 mod m0006_audit_guard;
+mod m0007_template;
 
 use sea_orm_migration::prelude::*;
 
@@ -23,6 +24,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_revocations::Migration),
             Box::new(m0005_audit_chain::Migration),
             Box::new(m0006_audit_guard::Migration),
+            Box::new(m0007_template::Migration),
         ]
     }
 }

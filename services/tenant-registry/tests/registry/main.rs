@@ -20,5 +20,6 @@ mod races;
 mod revocation;
 mod rotation;
 mod strangers;
+mod template;
 mod watch;
 mod world;

@@ -271,6 +271,7 @@ async fn a_probe_of_the_old_id_that_was_under_way_says_nothing_of_the_new_one(#[
         created_at: Set(At::now()),
         external_id: Set(Some(Text(old))),
         retired_external_id: Set(None),
+        template_version: Set(None),
     };
     row.insert(rotating.world.store.db()).await.unwrap();
     rotating.world.report(&report(&job, Verdict::Held)).await;

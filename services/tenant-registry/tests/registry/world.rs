@@ -172,6 +172,7 @@ pub(crate) fn callback_of(
             account: AccountId::parse(account).unwrap(),
             region: Region::parse(REGION).unwrap(),
             cost_export: None,
+            template_version: Some(2),
         }),
         return_address: ReturnAddress {
             logical_resource_id: "Connection".to_owned(),
