@@ -73,7 +73,7 @@ mod tests {
         assert!(Purpose::ALL.iter().all(|purpose| purpose.as_str() != PROBE));
     }
 
-    /// AWS packs session policy and tags into one room, of a size that it does not tell (`PackedPolicySize` in its answers). With as much to spare as there
+    /// AWS packs session policy and tags into one room, of a size that it does not tell (only the share that is taken, in its answers). With as much to spare as there
     /// is used, the packed form fits even where packing gained nothing.
     #[test]
     fn tags_fit_beside_the_policy_of_every_purpose() {

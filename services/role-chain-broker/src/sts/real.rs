@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use super::{Answer, AssumeRole, AwsClock, Keys, Session, SessionDuration, Sts, clock::ReadDate};
 use crate::{metrics::Metrics, tags::SessionTags};
 
-/// Percent of the room for a session's policy and tags.
+/// Percent of the longest token of a session.
 const NEARLY_FULL: i32 = 80;
 
 /// STS at the endpoint of the region that is asked for, or where `AWS_ENDPOINT_URL[_STS]` says.
@@ -76,7 +76,7 @@ impl Sts for RealSts {
         let sent = async {
             let output = request.send().await.map_err(|error| classify(&error))?;
             let request_id = output.request_id().map(str::to_owned);
-            note_room(output.packed_policy_size);
+            note_room(output.session_token_utilization);
             let session = output.credentials.and_then(|given| session(given, call.duration)).ok_or_else(garbage)?;
             Ok(Answer { value: session, request_id })
         };
@@ -100,10 +100,10 @@ fn session_tags(tags: SessionTags) -> Vec<Tag> {
     tags.pairs().into_iter().filter_map(|(key, value)| Tag::builder().key(key).value(value).build().ok()).collect()
 }
 
-/// Session policy and tags share one room, and AWS tells in percent how full it is; beyond it, sessions are refused.
+/// A session's token holds its policy and its tags, and AWS tells how much of what one may hold is taken; beyond it, sessions are refused.
 fn note_room(percent: Option<i32>) {
     if let Some(percent) = percent.filter(|percent| *percent >= NEARLY_FULL) {
-        tracing::warn!(percent, "a session's policy and tags nearly fill the room that AWS gives them: shorten the purpose's policy");
+        tracing::warn!(percent, "a session's policy and tags nearly fill the token: shorten the purpose's policy");
     }
 }
 
