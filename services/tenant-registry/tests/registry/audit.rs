@@ -182,6 +182,14 @@ async fn back_to_the_first_version(world: &World, kind: Kind) {
     run(world, &["DROP TABLE audit_head", "DELETE FROM seaql_migrations WHERE version >= 'm0005'"]).await;
     run(world, statements).await;
     run(world, &["ALTER TABLE audit DROP COLUMN hash", "ALTER TABLE audit DROP COLUMN \"user\""]).await;
+    // What came after the log's steps, too.
+    for column in [
+        "connections DROP COLUMN template_version",
+        "connections DROP COLUMN session_tags",
+        "jobs DROP COLUMN template_version",
+    ] {
+        run(world, &[&format!("ALTER TABLE {column}")]).await;
+    }
     let shared = "INSERT INTO audit (sequence, at, actor, action, reason) VALUES";
     for sequence in (1..1300).filter(|sequence| sequence % 7 != 3) {
         let row = format!(
