@@ -137,7 +137,8 @@ impl Chain {
         hop: &SecondHop<'_>,
     ) -> Result<Session, ChainError> {
         let key = FirstHop { tenant, policy: Some(first_hop_policy) };
-        let first = self.first_hop(&key, &self.issuing, SessionDuration::LONGEST, "rolebridge.issue").await?;
+        let way = self.issuing.of_one_request();
+        let first = self.first_hop(&key, &way, SessionDuration::LONGEST, "rolebridge.issue").await?;
         let call = AssumeRole {
             role: hop.role,
             external_id: Some(hop.external_id),
@@ -147,7 +148,7 @@ impl Chain {
             region: Some(hop.region),
             tags: hop.tags,
         };
-        let answer = self.issued_hop(&key, &first, &call).await?;
+        let answer = self.issued_hop(&key, &first, &way, &call).await?;
         Ok(answer.value)
     }
 

@@ -12,6 +12,7 @@ use moka::future::Cache;
 
 use super::{
     Chain, ChainError, Hop,
+    call::Way,
     first_hop::{Begun, FirstHop},
 };
 use crate::sts::{Answer, AssumeRole, Session};
@@ -36,9 +37,10 @@ impl Chain {
         &self,
         key: &FirstHop,
         first: &Arc<Begun>,
+        way: &Way,
         call: &AssumeRole<'_>,
     ) -> Result<Answer<Session>, ChainError> {
-        let hop = async |call: &AssumeRole<'_>| self.second_hop(key, first, &self.issuing, call).await;
+        let hop = async |call: &AssumeRole<'_>| self.second_hop(key, first, way, call).await;
         if call.tags.is_none() {
             return hop(call).await;
         }

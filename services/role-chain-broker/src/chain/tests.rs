@@ -180,3 +180,15 @@ async fn tags_that_leave_the_policy_no_room_are_left_out() {
     assert!(issued.is_ok());
     assert_eq!(seen, [Some(tags), None]);
 }
+
+/// Every wait of a chain has a limit of its own, and together they would be longer than anybody waits.
+#[tokio::test(start_paused = true)]
+async fn an_issue_has_ended_before_its_requester_gives_up_whatever_sts_does() {
+    for (delay, answered) in [(3600, false), (5, true)] {
+        let fixture = fixture(FakeSts { delay: Duration::from_secs(delay), ..FakeSts::default() }).await;
+        let began = tokio::time::Instant::now();
+        let ended = fixture.chain.issue(fixture.suspect.tenant, "p".into(), &fixture.second_hop()).await;
+        assert_eq!(ended.is_ok(), answered, "{delay}");
+        assert!(began.elapsed() <= super::call::ISSUE_WHOLE + Duration::from_millis(10), "{:?}", began.elapsed());
+    }
+}
