@@ -1,5 +1,7 @@
 //! The chain over STS in memory; the fixture serves tests of what stands on the chain, too.
 
+use std::time::Duration;
+
 use contracts::{ConnectionId, credentials::Purpose};
 
 use super::*;
