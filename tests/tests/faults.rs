@@ -178,7 +178,11 @@ impl Run {
     /// Holds the verify job back until `service`, which was needed up to here, is down.
     async fn swap_at_the_job(&mut self, world: &mut World, service: Service) {
         self.launch_without(world, RoleChainBroker).await;
-        self.wait_stored(world, Stream::Jobs, 1).await;
+        // This stack's own: connections of before are watched, and have jobs of their own.
+        let tenant = self.launched.as_ref().expect("launched").tenant;
+        let job = format!("rolebridge.internal.v1.jobs.verify.{tenant}.*");
+        let there = until(PATIENCE, async || world.held_on(Stream::Jobs, &job).await > 0).await;
+        assert!(there, "the job of {tenant} did not come\n{}", world.complaints());
         world.kill(service);
         world.start_again(RoleChainBroker).await;
     }

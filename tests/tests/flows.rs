@@ -100,11 +100,12 @@ async fn the_main_job(mut world: World) {
     assert_eq!((connection.state, connection.account.as_str()), (ConnectionState::Verified, acme.account.id()));
     let probes: Vec<_> = connection.evidence.iter().map(|evidence| (evidence.probe, evidence.outcome)).collect();
     let right = (Probe::RightId, ProbeOutcome::Succeeded);
-    let expected = [right, (Probe::CallerIdentity, ProbeOutcome::Succeeded)];
+    let expected =
+        [right, (Probe::CallerIdentity, ProbeOutcome::Succeeded), (Probe::SessionTags, ProbeOutcome::Succeeded)];
     assert!(expected.iter().all(|probe| probes.contains(probe)), "{probes:?}");
     let refused = [Probe::NoId, Probe::RandomId, Probe::OtherPrincipal].map(|probe| (probe, ProbeOutcome::Refused));
     assert!(refused.iter().all(|probe| probes.contains(probe)), "{probes:?}");
-    assert_eq!((probes.len(), probes[0]), (5, right), "the refusals count only after the success");
+    assert_eq!((probes.len(), probes[0]), (6, right), "the refusals count only after the success");
 
     let client = job(&world).await;
     let (issued, credentials) = client.issue(tenant, id, Purpose::CostRead).await.expect("credentials");
