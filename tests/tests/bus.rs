@@ -47,7 +47,7 @@ async fn rolebridge(arguments: &[&str], variables: &[(&str, &str)]) -> Said {
 }
 
 /// A job of this tenant alone, made as an operator makes one: with the command line.
-async fn make_job(system: &System, folder: &Path, tenant: TenantId) -> Bus {
+async fn make_job(system: &mut System, folder: &Path, tenant: TenantId) -> Bus {
     let (out, tenant) = (folder.to_str().expect("a path"), tenant.to_string());
     let made = rolebridge(
         &["nats", "user", "job", "--name", "nightly", "--purpose", "cost-read", "--tenant", &tenant, "--out", out],
@@ -57,7 +57,7 @@ async fn make_job(system: &System, folder: &Path, tenant: TenantId) -> Bus {
     assert!(made.good, "{}", made.err);
     let accounts = rolebridge(&["nats", "permissions", "--users", out], &[]).await;
     assert!(accounts.good, "{}", accounts.err);
-    system.nats.set_accounts(&accounts.out).expect("the server is told");
+    system.nats.set_accounts(&accounts.out).await.expect("the server is told");
     let config = NatsConfig {
         nats_seed_file: Some(folder.join("nightly.nk")),
         ..system.nats.config(NatsUser::Job).expect("a configuration")
@@ -77,7 +77,7 @@ async fn attack_26_a_job_of_one_tenant_gets_that_ones_credentials_and_no_others(
     let mut world = World::start().await;
     let ((acme, hers), (bravo, his)) = (world.connect("Acme").await, world.connect("Bravo").await);
     let folder = tempfile::tempdir().expect("a folder");
-    let bus = make_job(&world.system, folder.path(), acme.tenant).await;
+    let bus = make_job(&mut world.system, folder.path(), acme.tenant).await;
     let nightly = Client::new(bus.clone(), world.system.sealing_key().clone(), "nightly").expect("a client");
 
     let (_, credentials) = nightly.issue(acme.tenant, hers.connection, Purpose::CostRead).await.expect("its own");

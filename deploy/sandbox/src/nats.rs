@@ -26,6 +26,8 @@ use crate::{
 const SERVER_CONF: &str = include_str!("../../nats/nats-server.conf");
 const ACCOUNTS_CONF: &str = include_str!("../../nats/accounts.conf");
 
+/// What the server logs when it has read its configuration again.
+const HAS_READ: &str = "Reloaded server configuration";
 const READY_WITHIN: Duration = Duration::from_secs(15);
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 
@@ -149,7 +151,7 @@ impl NatsServer {
         let user = make(make_key(&self.scratch, name)?);
         self.more.push(user);
         let blocks: Vec<String> = self.more.iter().map(conf::block).collect();
-        self.set_accounts(&conf::accounts(&matrix::users(), &blocks))?;
+        self.set_accounts(&conf::accounts(&matrix::users(), &blocks)).await?;
         if self.process.is_none() {
             return Ok(());
         }
@@ -163,17 +165,18 @@ impl NatsServer {
         }
     }
 
-    /// Writes `accounts.conf` anew and tells the running server to read it, which it does soon after.
+    /// Writes `accounts.conf` anew and has the running server read it. When this returns it has: meanwhile it may know no responders for anything.
     ///
     /// # Errors
-    /// It cannot be written.
-    pub fn set_accounts(&self, accounts: &str) -> Result<()> {
-        let path = self.scratch.join("accounts.conf");
+    /// It cannot be written, or the server has not read it within 15 s.
+    pub async fn set_accounts(&mut self, accounts: &str) -> Result<()> {
+        let (path, log) = (self.scratch.join("accounts.conf"), self.scratch.join("log"));
         std::fs::write(&path, accounts).map_err(SandboxError::io(format!("write {}", path.display())))?;
-        if let Some(process) = &self.process {
-            process.signal(Signal::SIGHUP);
-        }
-        Ok(())
+        let Some(process) = &mut self.process else { return Ok(()) };
+        let readings = || std::fs::read_to_string(&log).unwrap_or_default().matches(HAS_READ).count();
+        let before = readings();
+        process.signal(Signal::SIGHUP);
+        process.wait_until(READY_WITHIN, async || readings() > before).await
     }
 
     /// Connects as `user`, with the inbox prefix that it is allowed. Without retries: for tests and checks, not for services.

@@ -189,7 +189,7 @@ async fn a_stream_that_is_away_delays_no_answer_and_has_all_of_them_later() {
     assert!(events::<CredentialsIssued>(&reader).await.is_empty());
     until("the gauge tells", &world, async || world.counted("rolebridge_journal_bytes", &[]).await > 21 * asked).await;
 
-    world.nats.set_accounts(ACCOUNTS).unwrap();
+    world.nats.set_accounts(ACCOUNTS).await.unwrap();
     until("refusals are told at once", &world, async || {
         events::<CredentialsDenied>(&reader)
             .await
@@ -227,7 +227,7 @@ async fn a_journal_that_fills_ends_issuing_for_whoever_fills_it_until_the_stream
     // A session that is there is not given out either.
     while job.ask("cached", &grant, grant.connection).await.is_ok() {}
 
-    world.nats.set_accounts(ACCOUNTS).unwrap();
+    world.nats.set_accounts(ACCOUNTS).await.unwrap();
     until("it goes on", &world, async || job.ask("late", &grant, grant.connection).await.is_ok()).await;
     let reader = bus(&world.nats, NatsUser::Events).await;
     let many = async || {
