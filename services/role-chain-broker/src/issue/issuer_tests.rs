@@ -158,6 +158,25 @@ async fn attack_31_a_denial_that_is_known_from_memory_ends_what_is_cached() {
 }
 
 #[tokio::test]
+async fn attack_31_a_session_that_a_revocation_met_while_it_was_made_is_given_to_nobody() {
+    let mut bench = bench(FakeSts { delay: Duration::from_millis(50), ..FakeSts::default() }).await;
+    let (behind, principals, _) = ready_bench(bench.grant.tenant).await;
+    let sts = bench.fixture.sts.clone();
+    bench.issuer.chain = Arc::new(Chain::new(principals, sts.clone(), sts.clone()));
+    let (issued, denied) = tokio::join!(bench.issue_as("job", None), async {
+        // The second hop is being asked for: whatever is looked at before it was.
+        while sts.calls().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let denied = Timestamp::now();
+        behind.revoker.deny(bench.grant.tenant, denied).await.unwrap();
+        denied
+    });
+    assert!(issued.unwrap().expires_at >= denied.plus(Duration::from_secs(3600)), "it began after the revocation");
+    assert_eq!(sts.calls().len(), 4, "both hops were begun anew");
+}
+
+#[tokio::test]
 async fn a_grant_withdrawn_while_sts_is_asked_gives_nothing() {
     let bench = bench(FakeSts { delay: Duration::from_millis(50), ..FakeSts::default() }).await;
     let (issued, ()) = tokio::join!(bench.issue_as("job", None), async {
