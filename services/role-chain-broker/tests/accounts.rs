@@ -7,15 +7,13 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{CUSTOMER, Tenant, WITHIN, World, bus, grant, only_with, world_over};
+use common::{CUSTOMER, Tenant, WITHIN, World, bus, job, only_with, world_over};
 use contracts::{
     ExternalId, JobId, TenantId, Timestamp,
-    credentials::{IssueCredentials, IssueRequest, Purpose},
     revocation::{DenySessions, RemovePrincipal},
     tenant::TenantCreated,
     verification::{Probe, ProbeOutcome, Verdict},
 };
-use messaging::seal::SealSeed;
 use sandbox::{NatsUser, keeper_role};
 use serde_json::{Value, json};
 
@@ -81,21 +79,7 @@ async fn amend(world: &World, tenant: TenantId, change: impl Fn(&mut Value)) {
 }
 
 async fn issue(world: &World, tenant: &Tenant) -> Result<(), String> {
-    let id = ExternalId::generate();
-    let role = world.role(&tenant.role, only_with(&id)).await;
-    let grant = grant(tenant.id, &role, &id);
-    world.publish(grant.clone()).await;
-    let job = bus(&world.nats, NatsUser::Job).await;
-    let request = IssueRequest {
-        requester_key: SealSeed::generate().unwrap().public().clone(),
-        requester: "nightly-costs".to_owned(),
-        duration_s: None,
-        min_remaining_s: None,
-    };
-    let subject = IssueCredentials::subject(Purpose::CostRead, grant.tenant, grant.connection);
-    let issued = job.request::<IssueCredentials>(subject, &request, WITHIN).await;
-    job.close().await;
-    match issued {
+    match job::issue_anew(world, tenant, WITHIN).await {
         Ok(issued) if issued.account.as_str() == CUSTOMER => Ok(()),
         other => Err(format!("{other:?}")),
     }

@@ -11,15 +11,12 @@ use std::{
 };
 
 use common::{
-    Tenant, WITHIN, World, bus, grant, only_with,
+    Tenant, WITHIN, World, bus, job,
     trouble::{self, Way},
     world_under_kms, world_with,
 };
-use contracts::{
-    ErrorCode, ErrorReply, ExternalId, TenantId,
-    credentials::{IssueCredentials, IssueRequest, Purpose},
-};
-use messaging::{RequestError, seal::SealSeed};
+use contracts::{ErrorCode, ErrorReply, TenantId};
+use messaging::RequestError;
 use role_chain_broker::wrap::LocalKey;
 use sandbox::NatsUser;
 use serde_json::{Value, json};
@@ -90,23 +87,8 @@ async fn rotate(world: &World, tenant: TenantId) -> Value {
     }
 }
 
-/// Asks for credentials by a connection that nobody has asked by before: its first hop is new, too, and needs the access key.
 async fn issue_anew(world: &World, tenant: &Tenant) -> Result<(), ErrorReply> {
-    let id = ExternalId::generate();
-    let role = world.role(&tenant.role, only_with(&id)).await;
-    let grant = grant(tenant.id, &role, &id);
-    world.publish(grant.clone()).await;
-    let job = bus(&world.nats, NatsUser::Job).await;
-    let request = IssueRequest {
-        requester_key: SealSeed::generate().unwrap().public().clone(),
-        requester: "nightly-costs".to_owned(),
-        duration_s: None,
-        min_remaining_s: None,
-    };
-    let subject = IssueCredentials::subject(Purpose::CostRead, grant.tenant, grant.connection);
-    let issued = job.request::<IssueCredentials>(subject, &request, PATIENCE).await;
-    job.close().await;
-    match issued {
+    match job::issue_anew(world, tenant, PATIENCE).await {
         Ok(_) => Ok(()),
         Err(RequestError::Refused(refusal)) => Err(refusal),
         Err(error) => panic!("{error:?}; the broker says:\n{}", world.broker.log_text()),

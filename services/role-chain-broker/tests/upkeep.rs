@@ -14,16 +14,16 @@ use std::time::{Duration, Instant};
 
 use aws_credential_types::Credentials;
 use aws_sdk_sts::error::ProvideErrorMetadata as _;
-use common::{REGION, Tenant, WITHIN, World, bus, grant, only_with, world_with};
+use common::{REGION, Tenant, WITHIN, World, bus, job, only_with, world_with};
 use contracts::{
     CloudEvent, ExternalId, JobId, Message, TenantId, Timestamp,
-    credentials::{CredentialsRevoked, CredentialsRotated, IssueCredentials, IssueRequest, Purpose},
+    credentials::{CredentialsRevoked, CredentialsRotated},
     revocation::{DenySessions, RemovePrincipal},
     tenant::{Drift, PrincipalDrift, PrincipalRemoved, TenantCreated},
     verification::Verdict,
 };
 use futures::StreamExt as _;
-use messaging::{async_nats::jetstream::consumer::pull::OrderedConfig, seal::SealSeed};
+use messaging::async_nats::jetstream::consumer::pull::OrderedConfig;
 use sandbox::{NatsUser, ServiceProcess};
 use serde_json::{Value, json};
 
@@ -96,23 +96,8 @@ async fn keys(world: &World, tenant: TenantId) -> Vec<String> {
     listed.access_key_metadata().iter().map(|key| key.access_key_id().unwrap().to_owned()).collect()
 }
 
-/// Asks for credentials by a connection that nobody has asked by before: its first hop is new, too.
 async fn issue_anew(world: &World, tenant: &Tenant) -> Result<(), String> {
-    let id = ExternalId::generate();
-    let role = world.role(&tenant.role, only_with(&id)).await;
-    let grant = grant(tenant.id, &role, &id);
-    world.publish(grant.clone()).await;
-    let job = bus(&world.nats, NatsUser::Job).await;
-    let request = IssueRequest {
-        requester_key: SealSeed::generate().unwrap().public().clone(),
-        requester: "nightly-costs".to_owned(),
-        duration_s: None,
-        min_remaining_s: None,
-    };
-    let subject = IssueCredentials::subject(Purpose::CostRead, grant.tenant, grant.connection);
-    let issued = job.request::<IssueCredentials>(subject, &request, WITHIN).await;
-    job.close().await;
-    issued.map(drop).map_err(|error| format!("{error:?}"))
+    job::issue_anew(world, tenant, WITHIN).await.map(drop).map_err(|error| format!("{error:?}"))
 }
 
 #[tokio::test]

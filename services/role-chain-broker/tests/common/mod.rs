@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod gate;
+pub(crate) mod job;
 pub(crate) mod trouble;
 
 use std::time::Duration;
